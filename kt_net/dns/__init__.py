@@ -1,0 +1,4 @@
+"""The resolver: which names go to the cluster, which to this machine's resolver, and what is answered. Sans-I/O.
+
+Not here: sockets, resolv.conf (kt_net.host). Read next: kt_net.relay.
+"""

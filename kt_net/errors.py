@@ -1,0 +1,193 @@
+"""One tree of errors, three branches, decided by whose fault it is.
+
+- `LocalProtocolError`: our caller asked for something illegal.
+- `RemoteProtocolError`: a peer (a program's packets, the agent, the API server) sent something illegal.
+- `EnvironmentFault`: the machine or the cluster is not in a state in which we can work.
+
+The three and their root refuse to be instantiated; only leaves are raised. Every error says what happened (`str(error)`), and may
+carry `why` (the cause as seen) and `next_step` (what the user can do). `kt_cli.exits` maps classes to exit codes.
+"""
+
+from __future__ import annotations
+
+
+class KtError(Exception):
+    """Root of the tree.
+
+    Args:
+        what: one sentence without a final dot: what could not be done.
+        why: the cause as it was seen, or "".
+        next_step: what the user can do about it, or "" for the default of the class.
+    """
+
+    #: What to do next when the raiser knows nothing better.
+    default_next_step = ""
+
+    def __init__(self, what: str, *, why: str = "", next_step: str = "") -> None:
+        if type(self) in _ABSTRACT:
+            raise TypeError(f"{type(self).__name__} is a branch of the tree; raise one of its leaves")
+        super().__init__(what)
+        self.what = what
+        self.why = why
+        self.next_step = next_step or self.default_next_step
+
+
+class LocalProtocolError(KtError):
+    """Our caller asked for something illegal."""
+
+
+class RemoteProtocolError(KtError):
+    """A peer sent something illegal."""
+
+
+class EnvironmentFault(KtError):
+    """The machine or the cluster is not in a state in which we can work."""
+
+
+_ABSTRACT = frozenset({KtError, LocalProtocolError, RemoteProtocolError, EnvironmentFault})
+
+
+# -- our caller ------------------------------------------------------------------------------------------------
+
+
+class UsageFault(LocalProtocolError):
+    """A flag or an argument makes no sense."""
+
+    default_next_step = "run the command with --help"
+
+
+class StreamClosed(LocalProtocolError):
+    """Something was asked of a stream or flow that has ended or was never there."""
+
+
+class LimitExceeded(LocalProtocolError):
+    """A named cap of our own was reached (streams, sessions, bytes buffered)."""
+
+
+# -- a peer ------------------------------------------------------------------------------------------------------
+
+
+class MalformedPacket(RemoteProtocolError):
+    """Bytes that are no packet of the kind they claim to be."""
+
+
+class MalformedMessage(RemoteProtocolError):
+    """Bytes that are no DNS message, or one that we do not take apart."""
+
+
+class TunnelProtocolError(RemoteProtocolError):
+    """The other end of the tunnel broke the tunnel's protocol (lane, mux, request)."""
+
+
+class CarrierProtocolError(RemoteProtocolError):
+    """The API server broke the websocket or the port-forward channel protocol."""
+
+
+class HelperProtocolError(RemoteProtocolError):
+    """The host helper and its client do not understand each other."""
+
+
+# -- the machine -------------------------------------------------------------------------------------------------
+
+
+class TunUnavailable(EnvironmentFault):
+    """No TUN device can be had here."""
+
+    default_next_step = "in a container, pass the device in (--device /dev/net/tun --cap-add NET_ADMIN); on a host: modprobe tun"
+
+
+class PrivilegeMissing(EnvironmentFault):
+    """Root is needed for the host helper and cannot be had."""
+
+    default_next_step = "run: sudo ktctl connect"
+
+
+class AlreadyConnected(EnvironmentFault):
+    """Another ktctl connect of this user is running."""
+
+    default_next_step = "run: ktctl status, or ktctl disconnect"
+
+
+class NotConnected(EnvironmentFault):
+    """Nothing is connected."""
+
+    default_next_step = "run: sudo ktctl connect"
+
+
+class RouteConflict(EnvironmentFault):
+    """A range of the cluster overlaps a route that this machine already has."""
+
+
+class HostRefused(EnvironmentFault):
+    """The kernel or the file system refused a step of the plan for this machine."""
+
+    default_next_step = "run: ktctl disconnect, then try again with --debug"
+
+
+class AddressInUse(EnvironmentFault):
+    """A local port that we were asked to listen on is taken."""
+
+    default_next_step = "choose another local port"
+
+
+# -- the cluster -------------------------------------------------------------------------------------------------
+
+
+class NoKubeconfig(EnvironmentFault):
+    """There is no kubeconfig, or it cannot be used."""
+
+    default_next_step = "give one with --kubeconfig FILE or set KUBECONFIG"
+
+
+class ApiUnreachable(EnvironmentFault):
+    """The API server does not answer."""
+
+    default_next_step = "check that the cluster runs and that a VPN it needs is up: kubectl version"
+
+
+class CertificateRejected(EnvironmentFault):
+    """The API server's certificate does not fit the kubeconfig."""
+
+    default_next_step = "check certificate-authority and server in the kubeconfig"
+
+
+class CredentialsRejected(EnvironmentFault):
+    """The API server does not accept who we say we are."""
+
+    default_next_step = "log in again (as for kubectl), then retry"
+
+
+class PermissionMissing(EnvironmentFault):
+    """The account may not do what is needed; `what` names verb and resource."""
+
+    default_next_step = "ask an administrator for the role in deploy/"
+
+
+class ObjectMissing(EnvironmentFault):
+    """A named object is not in the cluster."""
+
+
+class AdmissionRefused(EnvironmentFault):
+    """An admission policy or a quota refused one of our objects."""
+
+
+class ImageUnavailable(EnvironmentFault):
+    """The node cannot get the image of the shadow pod."""
+
+    default_next_step = "name an image that the nodes can pull: --image NAME"
+
+
+class ShadowFailed(EnvironmentFault):
+    """The shadow pod did not come up, or went away."""
+
+    default_next_step = "look at its events: kubectl describe pod -l control-by=kt"
+
+
+class TunnelLost(EnvironmentFault):
+    """The connection to the agent is gone."""
+
+    default_next_step = "run the command again"
+
+
+class RequestRefused(EnvironmentFault):
+    """The API server answered a request with an error that has no class of its own."""

@@ -1,0 +1,4 @@
+"""This machine's routes and DNS: plans, the root helper with its undo journal, and leftovers.
+
+Not here: packets, Kubernetes. `helper.py` is one stdlib-only file that runs as root on its own.
+"""
