@@ -93,7 +93,9 @@ class HelperProtocolError(RemoteProtocolError):
 class TunUnavailable(EnvironmentFault):
     """No TUN device can be had here."""
 
-    default_next_step = "in a container, pass the device in (--device /dev/net/tun --cap-add NET_ADMIN); on a host: modprobe tun"
+    default_next_step = (
+        "in a container, pass the device in (--device /dev/net/tun --cap-add NET_ADMIN); on a host: modprobe tun"
+    )
 
 
 class PrivilegeMissing(EnvironmentFault):

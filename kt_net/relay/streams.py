@@ -1,0 +1,216 @@
+"""The switchboard: opens tunnel streams with a request, and hands what comes back to the stream's owner.
+
+One owner per stream. The request is the first thing on the stream, the reply the first thing back (docs/tunnel-protocol.md); the
+switchboard takes the reply off, so that owners see payload only.
+
+Not here: what the payload is.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from kt_net.errors import StreamClosed, TunnelProtocolError
+from kt_net.tunnel.events import (
+    GoneAway,
+    HelloReceived,
+    PeerSilent,
+    RoomGranted,
+    StreamData,
+    StreamFinished,
+    StreamOpened,
+    StreamReset,
+)
+from kt_net.tunnel.requests import Reply, ReplyCode, Request, parse_reply
+from kt_net.tunnel.session import Tunnel
+
+#: A reply has at most 4 + 1 + 255 + 2 octets (RFC 1928 section 6); more without a whole reply is no reply.
+MAX_REPLY_OCTETS = 262
+
+#: What the switchboard passes on to whoever drives it.
+SessionEvent = HelloReceived | GoneAway | PeerSilent
+
+
+class StreamOwner(Protocol):
+    """What the owner of a stream is told. Calls come from within `Switchboard.pump`, in the order of the octets."""
+
+    def stream_opened(self, reply: Reply, *, now: float) -> None:
+        """The far side has connected."""
+
+    def stream_refused(self, code: ReplyCode, *, now: float) -> None:
+        """The far side could not connect; the stream is gone."""
+
+    def stream_data(self, data: bytes | memoryview, *, now: float) -> None:
+        """Payload; the owner calls `Stream.consume` when it has disposed of it."""
+
+    def stream_room(self, *, now: float) -> None:
+        """`Stream.room` grew."""
+
+    def stream_finished(self, *, now: float) -> None:
+        """No more payload will come; ours may still go."""
+
+    def stream_reset(self, *, now: float) -> None:
+        """The stream is gone in both directions."""
+
+
+@dataclass(slots=True, eq=False)
+class Stream:
+    """One stream, as its owner sees it. After it is gone every method does nothing and `room` is 0."""
+
+    _tunnel: Tunnel
+    _forget: Callable[[int], None]
+    number: int
+    owner: StreamOwner
+    open: bool = True
+    replied: bool = False
+    _start: bytes = b""
+
+    @property
+    def room(self) -> int:
+        """Octets that may be sent now."""
+        return self._tunnel.send_room(self.number) if self.open else 0
+
+    def send(self, data: bytes | memoryview, *, now: float) -> None:
+        """Send payload; more than `room` waits in the tunnel."""
+        if self.open:
+            self._tunnel.send(self.number, data, now=now)
+
+    def consume(self, octets: int, *, now: float) -> None:
+        """The owner has disposed of received octets: the far side may send as many again."""
+        if self.open and octets:
+            try:
+                self._tunnel.consume(self.number, octets, now=now)
+            except StreamClosed:
+                pass  # both ends have finished: nobody waits for credit any more
+
+    def finish(self, *, now: float) -> None:
+        """No more payload will be sent."""
+        if self.open:
+            self._tunnel.finish(self.number, now=now)
+
+    def reset(self, *, now: float) -> None:
+        """Give the stream up in both directions."""
+        if self.open:
+            self.open = False
+            self._forget(self.number)
+            self._tunnel.reset(self.number, now=now)
+
+    def forget(self) -> None:
+        """The owner wants to hear nothing more; the stream ends by itself or has ended."""
+        if self.open:
+            self.open = False
+            self._forget(self.number)
+
+    def reply_taken(self, data: bytes | memoryview, *, now: float) -> tuple[Reply, memoryview] | None:
+        """The reply and the payload behind it, or None while more is needed.
+
+        Raises:
+            TunnelProtocolError: the stream does not begin with a reply.
+        """
+        self._start += bytes(data)
+        parsed = parse_reply(self._start)
+        if parsed is None:
+            if len(self._start) > MAX_REPLY_OCTETS:
+                raise TunnelProtocolError("the agent's reply does not end")
+            return None
+        reply, used = parsed
+        rest = memoryview(self._start)[used:]
+        self._start = b""
+        self.replied = True
+        self.consume(used, now=now)
+        return reply, rest
+
+
+class Switchboard:
+    """All streams of one tunnel that this side opened."""
+
+    def __init__(self, tunnel: Tunnel) -> None:
+        self._tunnel = tunnel
+        self._streams: dict[int, Stream] = {}
+        self._events: deque[SessionEvent] = deque()
+        #: Streams opened since the start.
+        self.opened_total = 0
+
+    def open(self, request: Request, owner: StreamOwner, *, now: float) -> Stream:
+        """Open a stream and ask for `request`; the owner is told the outcome.
+
+        Raises:
+            LimitExceeded: as many streams as the tunnel allows are open.
+            StreamClosed: the tunnel has ended.
+        """
+        number = self._tunnel.open_stream(now=now)
+        stream = Stream(self._tunnel, self._remove, number, owner)
+        self._streams[number] = stream
+        self.opened_total += 1
+        self._tunnel.send(number, request.emit(), now=now)
+        return stream
+
+    def next_event(self) -> SessionEvent | None:
+        """What the tunnel said about the session as a whole."""
+        return self._events.popleft() if self._events else None
+
+    def pump(self, *, now: float) -> bool:
+        """Hand every waiting tunnel event to its owner; True when there was one.
+
+        Raises:
+            TunnelProtocolError: the agent's bytes make no sense; the tunnel is to be closed.
+        """
+        busy = False
+        while (event := self._tunnel.next_event()) is not None:
+            busy = True
+            match event:
+                case StreamData(number, data):
+                    if (stream := self._streams.get(number)) is not None:
+                        self._data(stream, data, now=now)
+                case RoomGranted(number):
+                    if (stream := self._streams.get(number)) is not None and stream.replied:
+                        stream.owner.stream_room(now=now)
+                case StreamFinished(number):
+                    if (stream := self._streams.get(number)) is not None:
+                        self._finished(stream, now=now)
+                case StreamReset(number):
+                    if (stream := self._streams.get(number)) is not None:
+                        self._reset(stream, now=now)
+                case StreamOpened(number):
+                    # Nothing is served on this machine yet: streams from the cluster are turned down, not left hanging.
+                    self._tunnel.reset(number, now=now)
+                case HelloReceived() | GoneAway() | PeerSilent():
+                    self._events.append(event)
+        return busy
+
+    def _remove(self, number: int) -> None:
+        self._streams.pop(number, None)
+
+    def _data(self, stream: Stream, data: bytes | memoryview, *, now: float) -> None:
+        if stream.replied:
+            stream.owner.stream_data(data, now=now)
+            return
+        taken = stream.reply_taken(data, now=now)
+        if taken is None:
+            return
+        reply, rest = taken
+        if reply.code is not ReplyCode.SUCCEEDED:
+            stream.reset(now=now)
+            stream.owner.stream_refused(reply.code, now=now)
+            return
+        stream.owner.stream_opened(reply, now=now)
+        if len(rest):
+            stream.owner.stream_data(rest, now=now)
+
+    def _finished(self, stream: Stream, *, now: float) -> None:
+        if stream.replied:
+            stream.owner.stream_finished(now=now)
+        else:
+            stream.reset(now=now)
+            stream.owner.stream_refused(ReplyCode.GENERAL_FAILURE, now=now)
+
+    def _reset(self, stream: Stream, *, now: float) -> None:
+        replied = stream.replied
+        stream.forget()
+        if replied:
+            stream.owner.stream_reset(now=now)
+        else:
+            stream.owner.stream_refused(ReplyCode.GENERAL_FAILURE, now=now)

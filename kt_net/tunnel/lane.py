@@ -1,0 +1,206 @@
+"""A lane: one byte stream with offsets, acknowledgements and a pulse, over one carrier.
+
+After the hellos a lane consists of records. Data records carry the mux's octets; each octet has an offset, and the receiver
+acknowledges offsets, so that a lane can go on over another carrier (what is unacknowledged is kept, up to a cap). Pings go end to end:
+the answer proves that the agent lives, not only that the API server does.
+
+Not here: reconnecting. This version keeps what a resumed lane needs and ends with its carrier.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from typing import Final
+
+from kt_net.errors import TunnelProtocolError
+from kt_net.tunnel.hello import Hello, parse_hello
+from kt_net.tunnel.limits import Limits
+
+#: Record types.
+DATA: Final = 0
+ACK: Final = 1
+PING: Final = 2
+PONG: Final = 3
+
+#: type, reserved (3 octets), length.
+_RECORD = struct.Struct("!B3xI")
+_OFFSET = struct.Struct("!Q")
+
+#: Octets of one data record; a record is one scheduling unit of the carrier.
+MAX_RECORD_DATA: Final = 1 << 20
+#: Received octets after which an acknowledgement goes out without waiting.
+ACK_EVERY: Final = 256 * 1024
+#: A ping's body, echoed by the pong.
+PING_OCTETS: Final = 8
+
+
+class Lane:
+    """One lane. Events are read from `received` (data), `peer` (the hello) and `silent`."""
+
+    def __init__(self, *, hello: Hello, limits: Limits) -> None:
+        self._limits = limits
+        self._out: deque[bytes | memoryview] = deque([hello.emit()])
+        self._in = bytearray()  # start of a hello or of a record that is not whole
+        self._left = 0  # octets of the current data record still to come
+        #: The other end's hello.
+        self.peer: Hello | None = None
+        #: Data received and not yet taken.
+        self.received: deque[memoryview | bytes] = deque()
+        self.octets_sent = 0
+        self.octets_received = 0
+        self._acknowledged_by_peer = 0
+        self._acknowledged_to_peer = 0
+        self._replay: deque[bytes | memoryview] = deque()
+        self._heard: float | None = None
+        self._ping_at: float | None = None
+        self._ping_sent: tuple[int, float] | None = None
+        self._ping_count = 0
+        #: Round trip of the last ping, seconds.
+        self.rtt: float | None = None
+        #: Nothing came for too long.
+        self.silent = False
+
+    # -- data of the mux
+
+    @property
+    def room(self) -> int:
+        """Octets that may be given to `send` before the replay buffer is full."""
+        return max(0, self._limits.replay - (self.octets_sent - self._acknowledged_by_peer))
+
+    @property
+    def queued(self) -> bool:
+        """Whether something waits for the carrier."""
+        return bool(self._out)
+
+    def send(self, buffers: list[bytes | memoryview]) -> None:
+        """One data record made of `buffers`."""
+        length = sum(map(len, buffers))
+        self._out.append(_RECORD.pack(DATA, length))
+        self._out.extend(buffers)
+        self._replay.extend(buffers)
+        self.octets_sent += length
+
+    # -- the carrier
+
+    def receive_data(self, data: bytes | memoryview, *, now: float) -> None:
+        """Octets from the carrier.
+
+        Raises:
+            TunnelProtocolError: they break the protocol.
+        """
+        self._heard = now
+        view = memoryview(data)
+        if self.peer is None:
+            self._in += view
+            parsed = parse_hello(self._in, limits=self._limits)
+            if parsed is None:
+                return
+            self.peer, used = parsed
+            view = memoryview(bytes(self._in[used:]))
+            self._in.clear()
+            self._ping_at = now
+        while len(view):
+            if self._left:
+                piece = view[: self._left]
+                self._left -= len(piece)
+                self.octets_received += len(piece)
+                self.received.append(piece)
+                view = view[len(piece) :]
+                continue
+            view = self._record(view, now=now)
+        if self.octets_received - self._acknowledged_to_peer >= ACK_EVERY:
+            self._acknowledge()
+
+    def data_to_send(self, *, now: float) -> list[bytes | memoryview]:
+        """Everything that waits for the carrier, in order."""
+        if self._heard is None:
+            self._heard = now
+        buffers = list(self._out)
+        self._out.clear()
+        return buffers
+
+    def _record(self, view: memoryview, *, now: float) -> memoryview:
+        """Take one record's head (and body, when it is not data) off `view`."""
+        missing = _RECORD.size - len(self._in)
+        if missing > 0:
+            self._in += view[:missing]
+            view = view[missing:]
+            if len(self._in) < _RECORD.size:
+                return view
+        kind, length = _RECORD.unpack_from(self._in)
+        if kind == DATA:
+            if length > MAX_RECORD_DATA:
+                raise TunnelProtocolError(f"a data record of {length} octets")
+            self._left = length
+            self._in.clear()
+            return view
+        expected = {ACK: _OFFSET.size, PING: PING_OCTETS, PONG: PING_OCTETS}.get(kind)
+        if length != expected:
+            raise TunnelProtocolError(f"a record of type {kind} with {length} octets")
+        missing = _RECORD.size + length - len(self._in)
+        self._in += view[:missing]
+        view = view[missing:]
+        if len(self._in) == _RECORD.size + length:
+            body = bytes(self._in[_RECORD.size :])
+            self._in.clear()
+            self._control(kind, body, now=now)
+        return view
+
+    def _control(self, kind: int, body: bytes, *, now: float) -> None:
+        if kind == ACK:
+            (offset,) = _OFFSET.unpack(body)
+            if not self._acknowledged_by_peer <= offset <= self.octets_sent:
+                raise TunnelProtocolError(f"offset {offset} acknowledged, {self.octets_sent} sent")
+            self._forget(offset - self._acknowledged_by_peer)
+            self._acknowledged_by_peer = offset
+        elif kind == PING:
+            self._out.append(_RECORD.pack(PONG, PING_OCTETS) + body)
+        elif self._ping_sent is not None and int.from_bytes(body, "big") == self._ping_sent[0]:
+            self.rtt = now - self._ping_sent[1]
+            self._ping_sent = None
+
+    def _forget(self, octets: int) -> None:
+        """Drop so many octets from the front of the replay buffer."""
+        while octets:
+            first = self._replay[0]
+            if len(first) > octets:
+                self._replay[0] = memoryview(first)[octets:]
+                return
+            octets -= len(first)
+            self._replay.popleft()
+
+    def _acknowledge(self) -> None:
+        self._acknowledged_to_peer = self.octets_received
+        self._out.append(_RECORD.pack(ACK, _OFFSET.size) + _OFFSET.pack(self.octets_received))
+
+    # -- time
+
+    def ping(self, *, now: float) -> None:
+        """Ask for a sign of life now."""
+        self._ping_count += 1
+        self._ping_sent = (self._ping_count, now)
+        self._ping_at = now + self._limits.ping_every
+        self._out.append(_RECORD.pack(PING, PING_OCTETS) + self._ping_count.to_bytes(PING_OCTETS, "big"))
+
+    def _dead_at(self) -> float | None:
+        if self._heard is None or self.silent:
+            return None
+        return self._heard + self._limits.dead_after
+
+    def next_timer(self) -> float | None:
+        """When `handle_timer` wants to be called."""
+        times = [time for time in (self._ping_at, self._dead_at()) if time is not None]
+        return min(times) if times else None
+
+    def handle_timer(self, *, now: float) -> None:
+        """Ping when it is time; notice that nothing comes."""
+        dead_at = self._dead_at()
+        if dead_at is not None and now >= dead_at:
+            self.silent = True
+            self._ping_at = None
+            return
+        if self._ping_at is not None and now >= self._ping_at:
+            if self.octets_received != self._acknowledged_to_peer:
+                self._acknowledge()
+            self.ping(now=now)

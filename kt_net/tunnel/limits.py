@@ -1,0 +1,37 @@
+"""Every cap and time of the tunnel, named, with where it comes from.
+
+Not here: caps of the agent as a whole (shadow_image.caps).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: yamux's initial window; both sides may assume it before any window update (yamux spec, "Flow Control").
+INITIAL_WINDOW = 256 * 1024
+#: Largest payload of one data frame that we send. While one frame is on its way nothing else is: it bounds the wait of a small request.
+MAX_FRAME_PAYLOAD = 64 * 1024
+#: The same while several streams want to send.
+FAIR_FRAME_PAYLOAD = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one tunnel allows. Octets, seconds.
+
+    Attributes:
+        streams: streams open at once, both sides' together.
+        opened_by_peer: streams that the peer may hold open at once (yamux has a backlog of 256 unaccepted ones; ours accepts at once).
+        replay: octets sent and not acknowledged by the peer's lane; nothing more is taken from the mux beyond.
+        hello: octets of a hello's body.
+        ping_every: end-to-end ping.
+        dead_after: no sign of life for so long: the carrier counts as dead.
+    """
+
+    streams: int = 16384
+    opened_by_peer: int = 16384
+    window: int = INITIAL_WINDOW
+    replay: int = 4 * 1024 * 1024
+    hello: int = 64 * 1024
+    ping_every: float = 5.0
+    dead_after: float = 15.0

@@ -1,0 +1,31 @@
+"""`python3 -I agent.pyz`: the agent as a program. Flags only, no environment: what it does stands in the pod's spec."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+
+from shadow_image.caps import LISTEN_PORT
+from shadow_image.report import VERSION, report
+from shadow_image.server import serve
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run; 0 when it ended as it should."""
+    parser = argparse.ArgumentParser(prog="agent", description="The agent of ktctl in a shadow pod.")
+    parser.add_argument("--port", type=int, default=LISTEN_PORT, help="on 127.0.0.1")
+    parser.add_argument("--idle-exit", type=float, default=600.0, help="seconds without a client, then exit 0")
+    parser.add_argument(
+        "--allow", action="append", default=[], metavar="CIDR", help="dial nothing outside (repeatable)"
+    )
+    parser.add_argument("--version", action="version", version=VERSION)
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s")
+    asyncio.run(serve(report=report(), port=options.port, idle_exit=options.idle_exit, allowed=options.allow))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""The agent's caps and times, each with a name. Octets, seconds.
+
+Not here: what one tunnel allows (kt_net.tunnel.limits).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+#: Where carriers arrive. Port-forward dials the pod's loopback, so nothing else has to be able to.
+LISTEN_HOST: Final = "127.0.0.1"
+LISTEN_PORT: Final = 7777
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """What one agent takes upon itself.
+
+    Attributes:
+        sessions: carriers at once.
+        connecting: connects in progress at once, of one session; more are refused at once.
+        unwritten: octets received for pod-side sockets that have not taken them, of one session; the stream that goes beyond is reset.
+        backlog: octets read from pod-side sockets and not yet on the carrier, of one session; beyond it no socket is read.
+        connect_seconds: for a TCP connect, all addresses of a name together.
+        hello_seconds: for a carrier to say hello.
+        waiting_datagrams, waiting_octets: of one datagram stream; the oldest is dropped.
+    """
+
+    sessions: int = 64
+    connecting: int = 1024
+    unwritten: int = 64 * 1024 * 1024
+    backlog: int = 4 * 1024 * 1024
+    connect_seconds: float = 10.0
+    hello_seconds: float = 10.0
+    waiting_datagrams: int = 256
+    waiting_octets: int = 256 * 1024

@@ -1,0 +1,73 @@
+"""What the agent tells about its pod in its hello.
+
+Not here: the hello's form (kt_net.tunnel.hello).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import socket
+from typing import Any
+
+from kt_net.addr import IPAddress
+
+VERSION = "0.1.0.dev0"
+MAX_RESOLV_CONF = 16 * 1024
+
+
+def resolv_conf(path: str = "/etc/resolv.conf") -> str:
+    """The pod's resolv.conf, or "" when there is none."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(MAX_RESOLV_CONF)
+    except OSError:
+        return ""
+
+
+def nameservers(text: str) -> list[IPAddress]:
+    """The name servers of a resolv.conf; lines that name none are passed over."""
+    found: list[IPAddress] = []
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) >= 2 and words[0] == "nameserver":
+            with contextlib.suppress(ValueError):
+                found.append(ipaddress.ip_address(words[1].partition("%")[0]))
+    return found
+
+
+def own_addresses() -> list[IPAddress]:
+    """The addresses from which the pod would speak to the world, per family; no packet is sent."""
+    found: list[IPAddress] = []
+    for family, far in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((far, 9))
+            found.append(ipaddress.ip_address(probe.getsockname()[0].partition("%")[0]))
+    with contextlib.suppress(OSError):
+        for info in socket.getaddrinfo(socket.gethostname(), None):
+            address = ipaddress.ip_address(str(info[4][0]).partition("%")[0])
+            if address not in found and not address.is_loopback:
+                found.append(address)
+    return found
+
+
+def ping_allowed(family: socket.AddressFamily) -> bool:
+    """Whether this process may open ping sockets (sysctl net.ipv4.ping_group_range, for both families)."""
+    protocol = socket.IPPROTO_ICMP if family == socket.AF_INET else socket.IPPROTO_ICMPV6
+    try:
+        socket.socket(family, socket.SOCK_DGRAM, protocol).close()
+    except OSError:
+        return False
+    return True
+
+
+def report() -> dict[str, Any]:
+    """The hello's report."""
+    own = own_addresses()
+    return {
+        "agent": VERSION,
+        "resolv_conf": resolv_conf(),
+        "families": sorted({f"ipv{address.version}" for address in own}),
+        "ping": {"ipv4": ping_allowed(socket.AF_INET), "ipv6": ping_allowed(socket.AF_INET6)},
+        "pod_ips": [str(address) for address in own],
+    }

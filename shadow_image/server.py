@@ -1,0 +1,116 @@
+"""Accepts carriers on loopback, and ends the agent when no client has been there for long.
+
+When the agent ends, its Job is complete, and Kubernetes removes the Job with everything that belongs to it: no right in the cluster
+is needed for that.
+
+Not here: what a session does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import signal
+from typing import Any
+
+from shadow_image.caps import LISTEN_HOST, Caps
+from shadow_image.policy import Policy
+from shadow_image.report import nameservers
+from shadow_image.session import Session
+
+logger = logging.getLogger("agent")
+
+
+def policy_of(report: dict[str, Any], port: int, allowed: list[str]) -> Policy:
+    """The pod's policy.
+
+    Raises:
+        ValueError: `allowed` names something that is no prefix.
+    """
+    return Policy(
+        own=[ipaddress.ip_address(address) for address in report["pod_ips"]],
+        listen_port=port,
+        nameservers=nameservers(report["resolv_conf"]),
+        allowed=[ipaddress.ip_network(prefix) for prefix in allowed],
+    )
+
+
+class Agent:
+    """The listener and its sessions."""
+
+    def __init__(
+        self,
+        *,
+        report: dict[str, Any],
+        policy: Policy,
+        idle_exit: float,
+        caps: Caps = Caps(),  # noqa: B008 - frozen
+    ) -> None:
+        self._report = report
+        self._policy = policy
+        self._caps = caps
+        self._idle_exit = idle_exit
+        self._sessions: set[Session] = set()
+        self._ended = asyncio.Event()
+        self._server: asyncio.Server | None = None
+        self._idle: asyncio.TimerHandle | None = None
+
+    async def start(self, port: int, host: str = LISTEN_HOST) -> int:
+        """Listen; the port that was taken."""
+        self._server = await asyncio.get_running_loop().create_server(self._session, host, port, backlog=256)
+        self._arm()
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def wait_ended(self) -> None:
+        """Until `stop`, or until no client has been there for the idle time."""
+        await self._ended.wait()
+        if self._server is not None:
+            self._server.close()
+        for session in list(self._sessions):
+            session.close()
+
+    def stop(self) -> None:
+        """End now."""
+        self._ended.set()
+
+    def _session(self) -> Session:
+        return Session(
+            report=self._report, policy=self._policy, caps=self._caps, started=self._started, ended=self._gone
+        )
+
+    def _started(self, session: Session) -> bool:
+        if len(self._sessions) >= self._caps.sessions:
+            logger.warning("a carrier was turned away: %d are there", len(self._sessions))
+            return False
+        self._sessions.add(session)
+        return True
+
+    def _gone(self, session: Session) -> None:
+        self._sessions.discard(session)
+        # Whoever only knocks does not keep the agent alive: the clock starts again after real clients only.
+        if session.greeted and not self._sessions:
+            self._arm()
+
+    def _arm(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+        self._idle = asyncio.get_running_loop().call_later(self._idle_exit, self._idle_over)
+
+    def _idle_over(self) -> None:
+        if any(session.greeted for session in self._sessions):
+            return
+        logger.info("no client for %g s: done", self._idle_exit)
+        self.stop()
+
+
+async def serve(*, report: dict[str, Any], port: int, idle_exit: float, allowed: list[str]) -> None:
+    """Run an agent until it has nothing more to do, or is told to end."""
+    agent = Agent(report=report, policy=policy_of(report, port, allowed), idle_exit=idle_exit)
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, agent.stop)
+    await agent.start(port)
+    logger.info("listening on %s:%d", LISTEN_HOST, port)
+    await agent.wait_ended()
+    await asyncio.sleep(0)

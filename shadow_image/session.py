@@ -1,0 +1,368 @@
+"""One carrier: its tunnel, its streams, and the pod's connections behind them.
+
+The carrier is always read: a reader that stops would hold up every stream on the websocket, so back-pressure is credit only.
+
+Not here: listening (server.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+from kt_net.addr import IPAddress
+from kt_net.errors import KtError, StreamClosed, TunnelProtocolError
+from kt_net.tunnel.events import (
+    GoneAway,
+    HelloReceived,
+    PeerSilent,
+    RoomGranted,
+    StreamData,
+    StreamFinished,
+    StreamOpened,
+    StreamReset,
+    TunnelEvent,
+)
+from kt_net.tunnel.hello import SESSION_OCTETS, Hello
+from kt_net.tunnel.mux import Role
+from kt_net.tunnel.requests import Network, Reply, ReplyCode, Request, parse_request
+from kt_net.tunnel.session import Tunnel
+from shadow_image.caps import Caps
+from shadow_image.datagrams import DatagramConnection, Echo, Udp
+from shadow_image.dial import Refused, addresses, reply_code
+from shadow_image.policy import Policy
+from shadow_image.tcp import TcpConnection
+
+logger = logging.getLogger("agent")
+
+#: A request has at most 4 + 1 + 255 + 2 octets.
+MAX_REQUEST_OCTETS = 262
+
+
+class Connection(Protocol):
+    """What the session asks of a pod-side connection."""
+
+    def data(self, data: bytes | memoryview) -> None: ...
+    def room(self) -> None: ...
+    def finished(self) -> None: ...
+    def abort(self) -> None: ...
+    def regulate(self) -> None: ...
+
+
+class _Opening:
+    """A stream whose request is not answered yet: keeps what comes behind the request (the stream's window bounds it)."""
+
+    def __init__(self) -> None:
+        self.start = b""
+        self.waiting: list[bytes | memoryview] = []
+        self.finished = False
+        self.task: asyncio.Task[None] | None = None
+
+
+class Session(asyncio.Protocol):
+    """Serves one carrier. `ended` is called once, when it is gone."""
+
+    def __init__(
+        self,
+        *,
+        report: dict[str, Any],
+        policy: Policy,
+        caps: Caps,
+        started: Callable[[Session], bool],
+        ended: Callable[[Session], None],
+    ) -> None:
+        self._policy = policy
+        self._caps = caps
+        self._started = started
+        self._ended = ended
+        self._tunnel = Tunnel(role=Role.AGENT, hello=Hello(session=bytes(SESSION_OCTETS), report=report))
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._openings: dict[int, _Opening] = {}
+        self._connections: dict[int, Connection] = {}
+        self._paused = False
+        self._held: set[int] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._greeted = False
+        self._flushing = False
+        #: Octets that pod-side sockets have not taken.
+        self.unwritten = 0
+
+    # -- the carrier
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A port-forward has reached us."""
+        self._transport = cast(asyncio.Transport, transport)
+        if not self._started(self):
+            self._transport.abort()
+            return
+        # Small: what waits in the transport is no longer scheduled fairly.
+        self._transport.set_write_buffer_limits(high=256 * 1024)
+        self._loop.call_later(self._caps.hello_seconds, self._check_greeted)
+        self._flush()
+
+    def data_received(self, data: bytes) -> None:
+        """Octets from the client."""
+        try:
+            self._tunnel.receive_data(data, now=self._loop.time())
+            self._events()
+        except TunnelProtocolError as error:
+            logger.warning("session closed: %s", error)
+            self.close()
+            return
+        self._flush()
+
+    def eof_received(self) -> bool:
+        """The client's end is gone; nothing of a half-open carrier is of use."""
+        return False
+
+    def pause_writing(self) -> None:
+        """The carrier is slow: what is not handed over yet stays in the tunnel."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._paused = False
+        self._flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The carrier is gone, and with it every connection."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for opening in list(self._openings.values()):
+            if opening.task is not None:
+                opening.task.cancel()
+        for connection in list(self._connections.values()):
+            connection.abort()
+        self._transport = None
+        self._ended(self)
+
+    def close(self) -> None:
+        """End the session."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    @property
+    def greeted(self) -> bool:
+        """Whether a client has introduced itself (a mere connect is none)."""
+        return self._greeted
+
+    # -- for connections
+
+    def send(self, stream: int, data: bytes) -> None:
+        """Payload for the client."""
+        try:
+            self._tunnel.send(stream, data, now=self._loop.time())
+        except StreamClosed:
+            return
+        self._flush()
+
+    def room(self, stream: int) -> int:
+        """Octets that the stream takes now."""
+        return self._tunnel.send_room(stream)
+
+    def may_read(self, stream: int) -> bool:
+        """Whether a connection should read its socket."""
+        if self._tunnel.backlog > self._caps.backlog:
+            self._held.add(stream)
+            return False
+        return self._tunnel.send_room(stream) > 0
+
+    def consume(self, stream: int, octets: int) -> None:
+        """The client may send as many octets again."""
+        try:
+            self._tunnel.consume(stream, octets, now=self._loop.time())
+        except StreamClosed:
+            return
+        self._flush()
+
+    def finish(self, stream: int) -> None:
+        """Nothing more comes from the pod's side."""
+        self._tunnel.finish(stream, now=self._loop.time())
+        self._flush()
+
+    def reset(self, stream: int) -> None:
+        """The pod's side is gone."""
+        self._tunnel.reset(stream, now=self._loop.time())
+        self._flush()
+
+    def forget(self, stream: int, unwritten: int) -> None:
+        """The connection has ended."""
+        self.unwritten -= unwritten
+        self._connections.pop(stream, None)
+        self._held.discard(stream)
+
+    # -- events of the tunnel
+
+    def _events(self) -> None:
+        while (event := self._tunnel.next_event()) is not None:
+            self._event(event)
+
+    def _event(self, event: TunnelEvent) -> None:
+        match event:
+            case StreamData(stream, data):
+                self._data(stream, data)
+            case RoomGranted(stream):
+                if (connection := self._connections.get(stream)) is not None:
+                    connection.room()
+            case StreamOpened(stream):
+                self._openings[stream] = _Opening()
+            case StreamFinished(stream):
+                if (connection := self._connections.get(stream)) is not None:
+                    connection.finished()
+                elif (opening := self._openings.get(stream)) is not None:
+                    opening.finished = True
+            case StreamReset(stream):
+                if (connection := self._connections.get(stream)) is not None:
+                    connection.abort()
+                elif (opening := self._openings.pop(stream, None)) is not None and opening.task is not None:
+                    opening.task.cancel()
+            case HelloReceived(hello):
+                self._greeted = True
+                logger.info("session %s started", hello.session.hex()[:8])
+            case PeerSilent():
+                logger.info("session closed: the client is silent")
+                self.close()
+            case GoneAway():
+                logger.info("session ended by the client")
+                self.close()
+
+    def _data(self, stream: int, data: bytes | memoryview) -> None:
+        connection = self._connections.get(stream)
+        if connection is not None:
+            if self.unwritten > self._caps.unwritten:
+                connection.abort()
+                self.reset(stream)
+            else:
+                connection.data(data)
+            return
+        opening = self._openings.get(stream)
+        if opening is None:
+            return
+        if opening.task is not None:
+            opening.waiting.append(data)
+            return
+        opening.start += bytes(data)
+        parsed = parse_request(opening.start)
+        if parsed is None:
+            if len(opening.start) > MAX_REQUEST_OCTETS:
+                raise TunnelProtocolError("a request does not end")
+            return
+        request, used = parsed
+        if len(opening.start) > used:
+            opening.waiting.append(opening.start[used:])
+        self._tunnel.consume(stream, used, now=self._loop.time())
+        if len(self._openings) > self._caps.connecting:
+            self._refuse(stream, ReplyCode.GENERAL_FAILURE)
+            return
+        opening.task = self._loop.create_task(self._open(stream, request, opening))
+
+    # -- requests
+
+    async def _open(self, stream: int, request: Request, opening: _Opening) -> None:
+        try:
+            connection, reply = await self._connect(stream, request)
+        except Refused as refused:
+            self._refuse(stream, refused.code)
+            return
+        except OSError as error:
+            self._refuse(stream, reply_code(error))
+            return
+        if self._openings.pop(stream, None) is None or self._transport is None:
+            connection.abort()
+            return
+        self._connections[stream] = connection
+        self.send(stream, reply.emit())
+        for data in opening.waiting:
+            connection.data(data)
+        if opening.finished:
+            connection.finished()
+
+    def _refuse(self, stream: int, code: ReplyCode) -> None:
+        if self._openings.pop(stream, None) is not None:
+            self.send(stream, Reply(code).emit())
+            self.finish(stream)
+
+    async def _connect(self, stream: int, request: Request) -> tuple[Connection, Reply]:
+        # An echo identifier is no port: nothing listens on it.
+        port = 0 if request.network is Network.ECHO else request.port
+        may = await addresses(request.host, port, self._policy)
+        if request.network is Network.TCP:
+            return await self._connect_tcp(stream, may, port)
+        kind = Udp() if request.network is Network.UDP else Echo()
+        try:
+            sock = kind.open(may[0], port)
+        except PermissionError:
+            if request.network is Network.ECHO:
+                raise Refused(ReplyCode.COMMAND_NOT_SUPPORTED) from None
+            raise
+        host, local_port = sock.getsockname()[:2]
+        return DatagramConnection(self, stream, kind, sock), Reply(
+            ReplyCode.SUCCEEDED, host.partition("%")[0], local_port
+        )
+
+    async def _connect_tcp(self, stream: int, may: list[IPAddress], port: int) -> tuple[Connection, Reply]:
+        last: OSError = ConnectionRefusedError()
+        async with asyncio.timeout(self._caps.connect_seconds):
+            for address in may:
+                try:
+                    transport, connection = await self._loop.create_connection(
+                        lambda: TcpConnection(self, stream), str(address), port
+                    )
+                except OSError as error:
+                    last = error
+                    continue
+                host, local_port = transport.get_extra_info("sockname")[:2]
+                return connection, Reply(ReplyCode.SUCCEEDED, host.partition("%")[0], local_port)
+        raise last
+
+    # -- out, and time
+
+    def _flush(self) -> None:
+        """Hand to the carrier what it takes, then let sockets be read again that were held back."""
+        if self._transport is None or self._flushing:
+            return
+        self._flushing = True
+        try:
+            while not self._paused and not self._transport.is_closing():
+                buffers = self._tunnel.data_to_send(now=self._loop.time(), limit=256 * 1024)
+                if not buffers:
+                    break
+                self._transport.write(b"".join(buffers) if len(buffers) > 1 else buffers[0])
+        finally:
+            self._flushing = False
+        if self._held and self._tunnel.backlog <= self._caps.backlog // 2:
+            held, self._held = self._held, set()
+            for stream in held:
+                if (connection := self._connections.get(stream)) is not None:
+                    connection.regulate()
+        self._arm()
+
+    def _arm(self) -> None:
+        due = self._tunnel.next_timer()
+        if self._timer is not None:
+            if due is not None and self._timer.when() <= due:
+                return  # early is harmless: the handler looks again
+            self._timer.cancel()
+            self._timer = None
+        if due is not None:
+            self._timer = self._loop.call_at(due, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        due = self._tunnel.next_timer()
+        if due is not None and due <= now:
+            self._tunnel.handle_timer(now=now)
+            try:
+                self._events()
+            except KtError as error:
+                logger.warning("session closed: %s", error)
+                self.close()
+        self._flush()
+
+    def _check_greeted(self) -> None:
+        if not self._greeted:
+            self.close()
