@@ -1,4 +1,42 @@
 """TCP/IP for the programs of this machine: packets in, flows out. Sans-I/O.
 
+`stack.py` is the door, `events.py` what it says; `tcp/` is TCP, `datagram_flows.py` UDP and echo, `reassembly.py` fragments,
+`egress.py` builds packets.
+
 Not here: sockets, clocks, randomness, the tunnel. Read next: kt_net.relay, which joins flows to tunnel streams.
 """
+
+from kt_net.stack.config import StackConfig, StackStats
+from kt_net.stack.events import (
+    DataAcknowledged,
+    DatagramReceived,
+    DataReceived,
+    EchoRequested,
+    EndReceived,
+    FlowAddress,
+    FlowClosed,
+    FlowRequested,
+    FlowReset,
+    StackEvent,
+    UdpFlowExpired,
+    Unreachable,
+)
+from kt_net.stack.stack import Stack
+
+__all__ = [
+    "DataAcknowledged",
+    "DataReceived",
+    "DatagramReceived",
+    "EchoRequested",
+    "EndReceived",
+    "FlowAddress",
+    "FlowClosed",
+    "FlowRequested",
+    "FlowReset",
+    "Stack",
+    "StackConfig",
+    "StackEvent",
+    "StackStats",
+    "UdpFlowExpired",
+    "Unreachable",
+]

@@ -1,0 +1,76 @@
+"""Fragments into packets (RFC 791 section 3.2, RFC 8200 section 4.5), with caps.
+
+Overlapping fragments end the whole packet, for both families (RFC 5722; for IPv4 it is a deviation in the safe direction).
+
+Not here: what is in the packets.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+#: A packet's payload cannot be longer.
+MAX_OCTETS = 65535
+#: Fragments of one packet: 65535 octets at the smallest MTU that anybody uses.
+MAX_FRAGMENTS = 128
+
+#: source + destination, protocol, identification.
+Key: TypeAlias = tuple[bytes, int, int]
+
+
+class _Partial:
+    __slots__ = ("expires", "octets", "pieces", "total")
+
+    def __init__(self, expires: float) -> None:
+        self.expires = expires
+        self.pieces: dict[int, memoryview] = {}
+        self.octets = 0
+        self.total: int | None = None
+
+
+class Reassembly:
+    """Packets that are being put together."""
+
+    def __init__(self, *, packets: int, seconds: float) -> None:
+        self._packets = packets
+        self._seconds = seconds
+        self._partial: dict[Key, _Partial] = {}
+
+    def receive(self, key: Key, offset: int, data: memoryview, more: bool, *, now: float) -> bytes | None:
+        """One fragment; the whole payload when this was the last missing one."""
+        partial = self._partial.get(key)
+        if partial is None:
+            if len(self._partial) >= self._packets:
+                del self._partial[next(iter(self._partial))]  # the oldest makes room
+            partial = self._partial[key] = _Partial(now + self._seconds)
+        end = offset + len(data)
+        if not self._fits(partial, offset, end, more):
+            del self._partial[key]
+            return None
+        partial.pieces[offset] = data
+        partial.octets += len(data)
+        if not more:
+            partial.total = end
+        if partial.total != partial.octets:
+            return None
+        del self._partial[key]
+        return b"".join(partial.pieces[start] for start in sorted(partial.pieces))
+
+    @staticmethod
+    def _fits(partial: _Partial, offset: int, end: int, more: bool) -> bool:
+        if end > MAX_OCTETS or end == offset or len(partial.pieces) >= MAX_FRAGMENTS or (more and (end - offset) % 8):
+            return False
+        if partial.total is not None and (not more or end > partial.total):
+            return False
+        if not more and any(start + len(piece) > end for start, piece in partial.pieces.items()):
+            return False
+        return all(end <= start or offset >= start + len(piece) for start, piece in partial.pieces.items())
+
+    def next_timer(self) -> float | None:
+        """When the oldest expires; entries are in the order of their start."""
+        return next(iter(self._partial.values())).expires if self._partial else None
+
+    def handle_timer(self, *, now: float) -> None:
+        """Drop what has waited too long."""
+        for key in [key for key, partial in self._partial.items() if partial.expires <= now]:
+            del self._partial[key]
