@@ -1,4 +1,6 @@
 """The TUN device: packets of this machine's kernel. A small protocol with an in-memory twin and middleware.
 
+`device.py` is the protocol, `linux.py` the real thing, `memory.py` its twin, `pcap.py` a middleware that records.
+
 Not here: routes and addresses of the device (kt_net.host), what packets mean (kt_net.stack).
 """

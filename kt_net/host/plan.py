@@ -1,0 +1,124 @@
+"""What is to become of this machine's network: a value, decided from values. Pure.
+
+Not here: doing it (helper.py).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from typing import Any
+
+from kt_net.addr import IPAddress, IPPrefix, collapse, subtract
+from kt_net.errors import RouteConflict
+from kt_net.host.resolvconf import rewrite
+from kt_net.host.routes import Route
+
+#: Where the resolver may live: the last addresses of the benchmarking range (RFC 2544, 198.18.0.0/15), which no network routes.
+RESOLVER_CANDIDATES = tuple(ipaddress.ip_address(f"198.19.255.{last}") for last in range(253, 200, -1))
+#: Our own address on the device, for programs that want one as source; from the same range.
+DEVICE_CANDIDATES = tuple(ipaddress.ip_address(f"198.18.255.{last}") for last in range(253, 200, -1))
+#: Likewise for IPv6: a unique local prefix made for this (RFC 4193).
+DEVICE_V6 = ipaddress.ip_address("fd6b:746e:6574::1")
+
+RESOLVER_FILE = "/etc/resolv.conf"
+
+
+@dataclass(frozen=True, slots=True)
+class HostPlan:
+    """What the helper is to do.
+
+    Attributes:
+        addresses: of the device, in text.
+        routes: prefixes to the device.
+        resolver_file: path and new content, or None when names are left alone.
+    """
+
+    interface: str
+    mtu: int
+    offload: bool
+    addresses: tuple[str, ...]
+    routes: tuple[IPPrefix, ...]
+    resolver_file: tuple[str, str] | None
+
+    def request(self) -> dict[str, Any]:
+        """As the helper takes it."""
+        resolver = None
+        if self.resolver_file is not None:
+            resolver = {"path": self.resolver_file[0], "content": self.resolver_file[1]}
+        return {
+            "interface": {
+                "name": self.interface,
+                "mtu": self.mtu,
+                "offload": self.offload,
+                "addresses": list(self.addresses),
+            },
+            "routes": [str(route) for route in self.routes],
+            "resolver": resolver,
+        }
+
+
+def free_address(candidates: tuple[IPAddress, ...], prefixes: list[IPPrefix], routes: list[Route]) -> IPAddress:
+    """The first candidate that neither cluster nor machine uses.
+
+    Raises:
+        RouteConflict: all are used.
+    """
+    taken = prefixes + [route.prefix for route in routes if route.prefix.prefixlen]
+    for candidate in candidates:
+        if not any(candidate in prefix for prefix in taken if prefix.version == candidate.version):
+            return candidate
+    raise RouteConflict(f"{candidates[0]} and its neighbours are routed elsewhere on this machine")
+
+
+def plan_host(
+    *,
+    interface: str,
+    mtu: int,
+    offload: bool,
+    prefixes: list[IPPrefix],
+    holes: list[IPAddress],
+    routes: list[Route],
+    resolver: IPAddress,
+    resolv_conf: str,
+    search: tuple[str, ...],
+    allow_conflicts: bool = False,
+) -> HostPlan:
+    """The plan for a connection.
+
+    Args:
+        prefixes: of the cluster (pods, Services).
+        holes: addresses that must stay reached as they are: API server, gateways, the machine's resolvers.
+        routes: that the machine has.
+        resolver: address at which the stack's resolver answers.
+        resolv_conf: the machine's, as it is.
+        search: domains of the cluster to search first.
+
+    Raises:
+        RouteConflict: a prefix overlaps a route of this machine; names both and the interface.
+    """
+    wanted = subtract(prefixes, [ipaddress.ip_network(hole) for hole in holes])
+    if not allow_conflicts:
+        for prefix in prefixes:
+            _refuse_overlap(prefix, interface, routes)
+    device = free_address(DEVICE_CANDIDATES, prefixes, routes)
+    return HostPlan(
+        interface=interface,
+        mtu=mtu,
+        offload=offload,
+        addresses=(f"{device}/32", f"{DEVICE_V6}/128"),
+        routes=tuple(collapse([*wanted, ipaddress.ip_network(resolver)])),
+        resolver_file=(RESOLVER_FILE, rewrite(resolv_conf, nameserver=str(resolver), search_first=search)),
+    )
+
+
+def _refuse_overlap(prefix: IPPrefix, interface: str, routes: list[Route]) -> None:
+    for route in routes:
+        known = route.prefix
+        if not known.prefixlen or known.is_link_local or known.is_loopback or route.interface == interface:
+            continue
+        if known.version == prefix.version and known.overlaps(prefix):
+            raise RouteConflict(
+                f"{prefix} of the cluster overlaps {known}, which this machine routes to {route.interface}",
+                next_step="leave that range out, or end the connection that routes it",
+            )
