@@ -120,7 +120,7 @@ class Loop:
         try:
             while not self._stopping:
                 self._turn()
-        except BaseException as failure:  # noqa: BLE001 - the top frame of the thread: kept for whoever waits
+        except BaseException as failure:
             self.failure = failure
             logger.debug("loop ended", exc_info=True)
         finally:

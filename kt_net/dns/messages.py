@@ -1,0 +1,122 @@
+"""DNS messages by way of dnslib: the one place that parses them, and the one that may see its errors.
+
+Not here: decisions.
+"""
+
+from __future__ import annotations
+
+from dnslib import RCODE, DNSError, DNSHeader, DNSLabel, DNSRecord
+from dnslib.label import DNSLabelError
+
+from kt_net.errors import MalformedMessage
+
+#: RFC 1035 section 4.2.1, without EDNS.
+PLAIN_UDP_OCTETS = 512
+_HEADER_OCTETS = 12
+_QR = 0x8000
+_OPCODE_AND_RD = 0x7900
+
+SERVFAIL = int(RCODE.SERVFAIL)
+FORMERR = int(RCODE.FORMERR)
+NXDOMAIN = int(RCODE.NXDOMAIN)
+NOERROR = int(RCODE.NOERROR)
+
+
+def parse_message(data: bytes) -> DNSRecord:
+    """A message.
+
+    Raises:
+        MalformedMessage: it is none.
+    """
+    try:
+        return DNSRecord.parse(data)
+    except (DNSError, DNSLabelError, ValueError, IndexError, KeyError, RecursionError, TypeError) as error:
+        raise MalformedMessage("no DNS message", why=str(error)) from error
+
+
+def name_of(record: DNSRecord) -> str:
+    """The name in question, lower case, without the final dot ("" for the root)."""
+    return str(record.q.qname).rstrip(".").lower()
+
+
+def udp_limit(record: DNSRecord) -> int:
+    """How long an answer over UDP the asker takes (RFC 6891 section 6.2.3)."""
+    for extra in record.ar:
+        if extra.rtype == 41:
+            return max(PLAIN_UDP_OCTETS, int(extra.rclass))
+    return PLAIN_UDP_OCTETS
+
+
+def with_name(record: DNSRecord, name: str, message_id: int) -> bytes:
+    """The same question for another name, under another id.
+
+    Raises:
+        MalformedMessage: the name is too long.
+    """
+    try:
+        asked = DNSRecord(
+            DNSHeader(id=message_id, bitmap=record.header.bitmap, q=1),
+            questions=[_question(record, name)],
+            ar=record.ar,
+        )
+        return bytes(asked.pack())
+    except (DNSError, DNSLabelError, ValueError) as error:
+        raise MalformedMessage(f"{name} is no name", why=str(error)) from error
+
+
+def _question(record: DNSRecord, name: str) -> object:
+    return type(record.q)(DNSLabel(name), record.q.qtype, record.q.qclass)
+
+
+def with_id(data: bytes, message_id: int) -> bytes:
+    """The same octets under another id."""
+    return message_id.to_bytes(2, "big") + data[2:]
+
+
+def answer_for(answer: DNSRecord, asked: DNSRecord, expanded: str) -> bytes:
+    """`answer`, which is about `expanded`, as an answer to `asked`: its id, its question, and its name in place of `expanded`."""
+    answer.header.id = asked.header.id
+    answer.questions = list(asked.questions)
+    for record in answer.rr:
+        if str(record.rname).rstrip(".").lower() == expanded:
+            record.rname = asked.q.qname
+    return bytes(answer.pack())
+
+
+def error_answer(query: bytes, rcode: int) -> bytes:
+    """An answer of nothing but a response code, with the question when there is one to be read.
+
+    Raises:
+        MalformedMessage: not even an id.
+    """
+    if len(query) < _HEADER_OCTETS:
+        raise MalformedMessage("shorter than a DNS header")
+    flags = int.from_bytes(query[2:4], "big")
+    head = query[:2] + (_QR | (flags & _OPCODE_AND_RD) | 0x0080 | rcode).to_bytes(2, "big")
+    end = _question_end(query)
+    if end is None:
+        return head + bytes(8)
+    return head + b"\x00\x01" + bytes(6) + query[_HEADER_OCTETS:end]
+
+
+def _question_end(query: bytes) -> int | None:
+    """Where the first question ends, when it is whole and plain."""
+    if query[4:6] != b"\x00\x01":
+        return None
+    at = _HEADER_OCTETS
+    while at < len(query) and query[at]:
+        if query[at] > 63:
+            return None
+        at += 1 + query[at]
+    return at + 5 if at + 5 <= len(query) else None
+
+
+def truncated(answer: bytes, limit: int) -> bytes:
+    """An answer that fits `limit` octets: as it is, or its header and question with TC set (RFC 2181 section 9)."""
+    if len(answer) <= limit:
+        return answer
+    end = _question_end(answer)
+    flags = int.from_bytes(answer[2:4], "big") | 0x0200
+    if end is None:
+        return answer[:2] + flags.to_bytes(2, "big") + bytes(8)
+    return answer[:2] + flags.to_bytes(2, "big") + b"\x00\x01" + bytes(6) + answer[_HEADER_OCTETS:end]

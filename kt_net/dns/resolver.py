@@ -1,0 +1,219 @@
+"""The resolver's door: queries in, answers out, and questions for the two upstreams in between.
+
+Answers pass as they were received (types, response codes, TTLs, truncation); only the id, and the name where it was expanded, are put
+back. Nothing is kept: there is no cache in this version.
+
+Not here: sockets; where a name goes (routing.py).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeAlias
+
+from dnslib import DNSRecord
+
+from kt_net.addr import IPPrefix
+from kt_net.dns.messages import (
+    FORMERR,
+    NXDOMAIN,
+    SERVFAIL,
+    answer_for,
+    error_answer,
+    name_of,
+    parse_message,
+    truncated,
+    udp_limit,
+    with_id,
+    with_name,
+)
+from kt_net.dns.routing import Routing, Way
+from kt_net.errors import MalformedMessage
+
+#: Questions on their way at once; more are answered SERVFAIL (dnsmasq has 150, unbound a thousand a thread).
+MAX_ASKS = 1024
+#: Seconds for an upstream; less than the five after which libc asks again (resolv.conf(5), "timeout").
+ASK_SECONDS = 4.5
+
+
+class Transport(Enum):
+    """What a query came by, and goes on by."""
+
+    UDP = "udp"
+    TCP = "tcp"
+
+
+class Upstream(Enum):
+    """Whom to ask."""
+
+    CLUSTER = "cluster"
+    MACHINE = "machine"
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A question for an upstream: a whole message under a fresh id. Its outcome goes to `receive_answer` or `ask_failed`."""
+
+    ask: int
+    upstream: Upstream
+    data: bytes
+    transport: Transport
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A message for the client that asked."""
+
+    client: object
+    data: bytes
+    transport: Transport
+
+
+ResolverEvent: TypeAlias = Ask | Answer
+
+
+@dataclass(slots=True)
+class _Query:
+    client: object
+    transport: Transport
+    data: bytes
+    record: DNSRecord
+    way: Way
+    upstream: Upstream
+    message_id: int
+    deadline: float
+
+
+class Resolver:
+    """See the module. `entropy` is like os.urandom: ids are not to be guessed (RFC 5452 section 4.3)."""
+
+    def __init__(
+        self,
+        *,
+        namespace: str,
+        namespaces: Iterable[str],
+        entropy: Callable[[int], bytes],
+        cluster_domain: str = "cluster.local",
+        cluster_prefixes: Iterable[IPPrefix] = (),
+    ) -> None:
+        self._routing = Routing(
+            cluster_domain=cluster_domain, namespace=namespace, namespaces=namespaces, prefixes=cluster_prefixes
+        )
+        self._entropy = entropy
+        self._events: deque[ResolverEvent] = deque()
+        self._queries: dict[int, _Query] = {}  # in the order of their deadlines
+        self._ids: set[int] = set()
+        self._next_ask = 1
+        #: Queries that were no messages at all.
+        self.dropped = 0
+
+    def update_namespaces(self, namespaces: Iterable[str]) -> None:
+        """The namespaces that are there now."""
+        self._routing.update_namespaces(namespaces)
+
+    def receive_query(self, data: bytes, *, client: object, transport: Transport, now: float) -> None:
+        """A program's query. Anything that is no query is answered FORMERR, or dropped when it has not even an id."""
+        try:
+            record = parse_message(data)
+            if record.header.qr or len(record.questions) != 1:
+                raise MalformedMessage("no query for one name")
+        except MalformedMessage:
+            self._error(data, FORMERR, client, transport)
+            return
+        if len(self._queries) >= MAX_ASKS:
+            self._error(data, SERVFAIL, client, transport)
+            return
+        way = self._routing.way(name_of(record))
+        upstream = Upstream.MACHINE if way.cluster_name is None else Upstream.CLUSTER
+        self._ask(_Query(client, transport, data, record, way, upstream, 0, 0.0), now=now)
+
+    def receive_answer(self, ask: int, data: bytes, *, now: float) -> None:
+        """What an upstream answered. An answer to another question than asked is taken for none."""
+        query = self._queries.get(ask)
+        if query is None:
+            return
+        try:
+            answer = parse_message(data)
+        except MalformedMessage:
+            self.ask_failed(ask, now=now)
+            return
+        if not answer.header.qr or answer.header.id != query.message_id or not self._same_question(answer, query):
+            return
+        self._forget(ask)
+        if query.upstream is Upstream.MACHINE:
+            self._answer(query, with_id(data, query.record.header.id))
+        elif answer.header.rcode == NXDOMAIN and query.way.then_machine:
+            query.upstream = Upstream.MACHINE
+            self._ask(query, now=now)
+        elif query.way.cluster_name == name_of(query.record):
+            self._answer(query, with_id(data, query.record.header.id))
+        else:
+            self._answer(query, answer_for(answer, query.record, query.way.cluster_name or ""))
+
+    def ask_failed(self, ask: int, *, now: float) -> None:
+        """No answer will come: the client is told SERVFAIL, and not something else that might be taken for the truth."""
+        query = self._queries.get(ask)
+        if query is not None:
+            self._forget(ask)
+            self._error(query.data, SERVFAIL, query.client, query.transport)
+
+    def next_event(self) -> ResolverEvent | None:
+        """What is to be sent, in order."""
+        return self._events.popleft() if self._events else None
+
+    def next_timer(self) -> float | None:
+        """When the oldest question has waited long enough."""
+        return next(iter(self._queries.values())).deadline if self._queries else None
+
+    def handle_timer(self, *, now: float) -> None:
+        """Give up on what has waited too long."""
+        for ask in [ask for ask, query in self._queries.items() if query.deadline <= now]:
+            self.ask_failed(ask, now=now)
+
+    def _ask(self, query: _Query, *, now: float) -> None:
+        query.message_id = self._fresh_id()
+        query.deadline = now + ASK_SECONDS
+        if query.upstream is Upstream.MACHINE or query.way.cluster_name == name_of(query.record):
+            data = with_id(query.data, query.message_id)
+        else:
+            try:
+                data = with_name(query.record, query.way.cluster_name or "", query.message_id)
+            except MalformedMessage:
+                query.upstream = Upstream.MACHINE
+                data = with_id(query.data, query.message_id)
+        ask = self._next_ask
+        self._next_ask += 1
+        self._ids.add(query.message_id)
+        self._queries[ask] = query
+        self._events.append(Ask(ask, query.upstream, data, query.transport))
+
+    def _fresh_id(self) -> int:
+        while True:
+            number = int.from_bytes(self._entropy(2), "big")
+            if number not in self._ids:
+                return number
+
+    def _forget(self, ask: int) -> None:
+        query = self._queries.pop(ask)
+        self._ids.discard(query.message_id)
+
+    @staticmethod
+    def _same_question(answer: DNSRecord, query: _Query) -> bool:
+        if not answer.questions:
+            return bool(answer.header.rcode)  # some servers leave the question out of an error
+        expected = query.way.cluster_name if query.upstream is Upstream.CLUSTER else name_of(query.record)
+        return name_of(answer) == expected and answer.q.qtype == query.record.q.qtype
+
+    def _answer(self, query: _Query, data: bytes) -> None:
+        if query.transport is Transport.UDP:
+            data = truncated(data, udp_limit(query.record))
+        self._events.append(Answer(query.client, data, query.transport))
+
+    def _error(self, query: bytes, rcode: int, client: object, transport: Transport) -> None:
+        try:
+            self._events.append(Answer(client, error_answer(query, rcode), transport))
+        except MalformedMessage:
+            self.dropped += 1
