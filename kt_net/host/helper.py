@@ -216,7 +216,7 @@ def undo_all(steps: list[dict[str, Any]]) -> list[str]:
 
 def undo_interface(step: dict[str, Any]) -> str:
     """The device goes with its last descriptor; this is for one that somebody else holds open."""
-    if INTERFACE.match(step["name"]) and os.path.exists(f"/sys/class/net/{step['name']}"):
+    if INTERFACE.match(step["name"]) and interface_exists(step["name"]):
         subprocess.run(["ip", "link", "del", step["name"]], capture_output=True, check=False, timeout=5)
     return f"interface {step['name']} removed"
 
@@ -284,7 +284,7 @@ def make_tun(name: str, offload: bool) -> int:
     Raises:
         Fault: none can be had.
     """
-    if os.path.exists(f"/sys/class/net/{name}"):
+    if interface_exists(name):
         raise Fault("busy", f"the interface {name} is there already")
     try:
         descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
@@ -299,6 +299,14 @@ def make_tun(name: str, offload: bool) -> int:
         os.close(descriptor)
         raise Fault("tun", f"no TUN device {name}: {error.strerror}") from error
     return descriptor
+
+
+def interface_exists(name: str) -> bool:
+    """Whether this network namespace has it (/sys may belong to another one)."""
+    try:
+        return socket.if_nametoindex(name) > 0
+    except OSError:
+        return False
 
 
 def set_routes(interface: dict[str, Any], routes: list[str]) -> list[str]:

@@ -1,0 +1,58 @@
+"""Names, labels and annotations of our objects. KT Connect's are kept, so that its users and tools find them again.
+
+Not here: the objects.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from kt_net.errors import UsageFault
+
+CONTROL_BY: Final = "control-by"
+CONTROL_BY_KT: Final = "kt"
+ROLE: Final = "kt-role"
+TARGET: Final = "kt-target"
+MANAGED_BY: Final = "app.kubernetes.io/managed-by"
+MANAGER: Final = "ktctl"
+#: What `kubectl -l` finds all of ours with.
+SELECTOR: Final = f"{CONTROL_BY}={CONTROL_BY_KT}"
+
+USER: Final = "kt-user"
+#: Unix seconds; a real KT Connect takes an object for dead whose heart has not beaten for 5 minutes.
+HEART_BEAT: Final = "kt-last-heart-beat"
+#: Version of our records; a newer one than we know is refused, not guessed.
+SCHEMA: Final = "kt-schema"
+SCHEMA_VERSION: Final = "1"
+#: The Lease's bounded summary for others to read.
+SUMMARY: Final = "kt-summary"
+
+ROLE_CONNECT: Final = "shadow-connect"
+SHADOW_PREFIX: Final = "kt-connect-shadow-"
+CONTAINER: Final = "standalone"
+
+_SUFFIX_LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
+_SUFFIX_LENGTH: Final = 5
+_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")
+
+
+def shadow_name(entropy: bytes) -> str:
+    """`kt-connect-shadow-xxxxx`, its letters from `entropy` (5 octets or more)."""
+    return SHADOW_PREFIX + "".join(_SUFFIX_LETTERS[octet % 26] for octet in entropy[:_SUFFIX_LENGTH])
+
+
+def check_namespace(name: str) -> str:
+    """`name` when it can be a namespace (RFC 1123 label).
+
+    Raises:
+        UsageFault: it cannot.
+    """
+    if not _LABEL.match(name):
+        raise UsageFault(f"{name!r} is no name of a namespace", why="lower-case letters, digits and -, at most 63")
+    return name
+
+
+def annotation_safe(text: str, most: int = 128) -> str:
+    """`text` as an annotation's value: printable and bounded."""
+    return "".join(letter for letter in text if letter.isprintable())[:most]

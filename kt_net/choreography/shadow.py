@@ -1,0 +1,189 @@
+"""The sequence that brings up a shadow pod: a Job, and what belongs to it.
+
+The Job owns everything: when it goes (by our hand, or after the agent has ended by itself), Kubernetes' garbage collector takes the
+rest, without any right of the agent in the cluster. The pod passes Pod Security "restricted" (Kubernetes doc, "Pod Security Standards").
+
+Not here: waiting for the pod (kt_net.kube.shadow).
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import Any, Final
+
+from kt_net.choreography.lease import LEASE_SECONDS
+from kt_net.choreography.names import (
+    CONTAINER,
+    CONTROL_BY,
+    CONTROL_BY_KT,
+    HEART_BEAT,
+    MANAGED_BY,
+    MANAGER,
+    ROLE,
+    ROLE_CONNECT,
+    SCHEMA,
+    SCHEMA_VERSION,
+    TARGET,
+    USER,
+    annotation_safe,
+)
+from kt_net.choreography.steps import Reference, Step
+
+#: Any image with python3 (3.11 or newer) on its path does.
+DEFAULT_IMAGE: Final = "python:3.13-slim"
+AGENT_PORT: Final = 7777
+AGENT_FOLDER: Final = "/ktnet"
+AGENT_FILE: Final = "agent.pyz"
+#: Seconds without a client after which the agent ends.
+IDLE_EXIT: Final = 600.0
+#: Seconds that the ended Job stays; its logs can be read that long.
+TTL_AFTER_FINISHED: Final = 20
+#: Not root, and nobody else's: the number that "distroless" images made common.
+AGENT_UID: Final = 65532
+
+JOB = "shadow job"
+CONFIG_MAP = "agent"
+LEASE = "lease"
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowOptions:
+    """What a shadow pod is made of.
+
+    Attributes:
+        agent: the zipapp.
+        idle_exit: seconds.
+        target: random letters, KT Connect's mark of one session.
+        now_rfc3339, now_unix: for the Lease and the heart beat.
+        sysctls: ask for ping sockets; admission may refuse.
+        uid: ask for a user; None where admission insists on its own range (OpenShift).
+    """
+
+    name: str
+    namespace: str
+    image: str
+    agent: bytes
+    user: str
+    target: str
+    now_rfc3339: str
+    now_unix: int
+    idle_exit: float = IDLE_EXIT
+    sysctls: bool = True
+    uid: int | None = AGENT_UID
+
+
+def shadow_steps(options: ShadowOptions) -> list[Step]:
+    """Job, agent and Lease, in this order: the others name the Job as their owner."""
+    delete = Step(f"delete {JOB}", "delete", "Job", options.namespace, options.name)
+    return [
+        Step(JOB, "create", "Job", options.namespace, options.name, _job(options), delete),
+        Step(CONFIG_MAP, "create", "ConfigMap", options.namespace, options.name, _config_map(options)),
+        Step(LEASE, "create", "Lease", options.namespace, options.name, _lease(options)),
+    ]
+
+
+def labels(options: ShadowOptions) -> dict[str, str]:
+    """On every object."""
+    return {CONTROL_BY: CONTROL_BY_KT, ROLE: ROLE_CONNECT, TARGET: options.target, MANAGED_BY: MANAGER}
+
+
+def _annotations(options: ShadowOptions) -> dict[str, str]:
+    return {USER: annotation_safe(options.user), HEART_BEAT: str(options.now_unix), SCHEMA: SCHEMA_VERSION}
+
+
+def _metadata(options: ShadowOptions, *, owned: bool) -> dict[str, Any]:
+    metadata: dict[str, Any] = {
+        "name": options.name,
+        "namespace": options.namespace,
+        "labels": labels(options),
+        "annotations": _annotations(options),
+    }
+    if owned:
+        metadata["ownerReferences"] = [
+            {"apiVersion": "batch/v1", "kind": "Job", "name": options.name, "uid": Reference(JOB)}
+        ]
+    return metadata
+
+
+def _job(options: ShadowOptions) -> dict[str, Any]:
+    annotations = {**_annotations(options), "cluster-autoscaler.kubernetes.io/safe-to-evict": "true"}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": _metadata(options, owned=False),
+        "spec": {
+            "ttlSecondsAfterFinished": TTL_AFTER_FINISHED,
+            "backoffLimit": 6,
+            "template": {
+                "metadata": {"labels": labels(options), "annotations": annotations},
+                "spec": _pod(options),
+            },
+        },
+    }
+
+
+def _pod(options: ShadowOptions) -> dict[str, Any]:
+    security: dict[str, Any] = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    if options.uid is not None:
+        security |= {"runAsUser": options.uid, "runAsGroup": options.uid}
+    if options.sysctls:
+        security["sysctls"] = [{"name": "net.ipv4.ping_group_range", "value": "0 2147483647"}]
+    return {
+        "restartPolicy": "OnFailure",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": 5,
+        "securityContext": security,
+        "containers": [
+            {
+                "name": CONTAINER,
+                "image": options.image,
+                "imagePullPolicy": "IfNotPresent",
+                "command": [
+                    "python3",
+                    "-I",
+                    f"{AGENT_FOLDER}/{AGENT_FILE}",
+                    "--port",
+                    str(AGENT_PORT),
+                    "--idle-exit",
+                    f"{options.idle_exit:g}",
+                ],
+                "securityContext": {
+                    "allowPrivilegeEscalation": False,
+                    "readOnlyRootFilesystem": True,
+                    "capabilities": {"drop": ["ALL"]},
+                },
+                "resources": {
+                    "requests": {"cpu": "50m", "memory": "64Mi"},
+                    "limits": {"cpu": "2", "memory": "512Mi"},
+                },
+                "volumeMounts": [{"name": "agent", "mountPath": AGENT_FOLDER, "readOnly": True}],
+            }
+        ],
+        "volumes": [{"name": "agent", "configMap": {"name": options.name}}],
+    }
+
+
+def _config_map(options: ShadowOptions) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": _metadata(options, owned=True),
+        "immutable": True,
+        "binaryData": {AGENT_FILE: base64.b64encode(options.agent).decode()},
+    }
+
+
+def _lease(options: ShadowOptions) -> dict[str, Any]:
+    return {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": _metadata(options, owned=True),
+        "spec": {
+            "holderIdentity": f"{annotation_safe(options.user)}/{options.target}",
+            "leaseDurationSeconds": LEASE_SECONDS,
+            "acquireTime": options.now_rfc3339,
+            "renewTime": options.now_rfc3339,
+        },
+    }

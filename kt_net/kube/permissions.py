@@ -1,0 +1,73 @@
+"""Asks the API server, before anything is created, whether everything is allowed (SelfSubjectAccessReview).
+
+Not here: what to do about a "no".
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from kt_net.errors import PermissionMissing
+from kt_net.kube.api import KubeApi
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """One permission in one namespace."""
+
+    verb: str
+    group: str
+    resource: str
+    subresource: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.resource}" + (f"/{self.subresource}" if self.subresource else "")
+
+
+#: What a session with a shadow pod needs. Port-forward: a websocket is an HTTP GET; from Kubernetes 1.35 `create` is checked as well.
+SESSION_NEEDS: tuple[Need, ...] = (
+    Need("create", "batch", "jobs"),
+    Need("delete", "batch", "jobs"),
+    Need("create", "", "configmaps"),
+    Need("create", "coordination.k8s.io", "leases"),
+    Need("patch", "coordination.k8s.io", "leases"),
+    Need("list", "", "pods"),
+    Need("watch", "", "pods"),
+    Need("get", "", "pods", "portforward"),
+    Need("create", "", "pods", "portforward"),
+)
+
+
+def missing(api: KubeApi, namespace: str, needs: tuple[Need, ...] = SESSION_NEEDS) -> list[Need]:
+    """Those that the account does not have, in order; asked all at once."""
+    with ThreadPoolExecutor(max_workers=len(needs), thread_name_prefix="permissions") as pool:
+        allowed = list(pool.map(lambda need: _allowed(api, namespace, need), needs))
+    return [need for need, yes in zip(needs, allowed, strict=True) if not yes]
+
+
+def require(api: KubeApi, namespace: str, needs: tuple[Need, ...] = SESSION_NEEDS) -> None:
+    """Nothing, when all are there.
+
+    Raises:
+        PermissionMissing: names each that is not.
+    """
+    lacking = missing(api, namespace, needs)
+    if lacking:
+        raise PermissionMissing(f"no permission to {', '.join(map(str, lacking))} in namespace {namespace}")
+
+
+def _allowed(api: KubeApi, namespace: str, need: Need) -> bool:
+    attributes = {
+        "namespace": namespace,
+        "verb": need.verb,
+        "group": need.group,
+        "resource": need.resource,
+        "subresource": need.subresource,
+    }
+    body = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": attributes},
+    }
+    return bool(api.create("SelfSubjectAccessReview", "", body).get("status", {}).get("allowed"))

@@ -1,0 +1,137 @@
+"""Which address ranges pods and Services have.
+
+Asked in this order: the ServiceCIDR API and the nodes' podCIDRs; what neither tells is inferred from the live pods (never those on the
+host's network: their addresses are the nodes' LAN) and Services, with no more than the right to list them in one namespace.
+
+Not here: what is routed (kt_net.host.plan).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from kt_net.addr import IPAddress, IPPrefix, collapse
+from kt_net.errors import ObjectMissing, PermissionMissing
+from kt_net.kube.api import HttpKubeApi, Object
+
+#: What is taken around one address that no known range has. Pods: a node's usual share. Services: they come from one range, of
+#: which the neighbourhood of a known one is likelier to be used than the rest.
+POD_LENGTH = {4: 24, 6: 64}
+SERVICE_LENGTH = {4: 20, 6: 112}
+#: Pods looked at when the nodes' ranges are known: enough to see whether the network plug-in keeps to them.
+SAMPLE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterRanges:
+    """Prefixes, and where they come from, in words."""
+
+    pods: tuple[IPPrefix, ...]
+    services: tuple[IPPrefix, ...]
+    pods_from: str
+    services_from: str
+
+    def all(self) -> list[IPPrefix]:
+        """Both."""
+        return collapse([*self.pods, *self.services])
+
+
+def detect_ranges(api: HttpKubeApi, namespace: str) -> ClusterRanges:
+    """The ranges, by the best source that the account may ask."""
+    services, services_from = _services(api, namespace)
+    pods, pods_from = _pods(api, namespace)
+    return ClusterRanges(tuple(collapse(pods)), tuple(collapse(services)), pods_from, services_from)
+
+
+def inferred(addresses: Iterable[IPAddress], lengths: dict[int, int], known: list[IPPrefix]) -> list[IPPrefix]:
+    """Prefixes around the addresses that no known one has."""
+    found: list[IPPrefix] = []
+    for address in addresses:
+        if not any(address in prefix for prefix in (*known, *found) if prefix.version == address.version):
+            found.append(ipaddress.ip_network(f"{address}/{lengths[address.version]}", strict=False))
+    return found
+
+
+def _services(api: HttpKubeApi, namespace: str) -> tuple[list[IPPrefix], str]:
+    for version in ("v1", "v1beta1"):
+        try:
+            answer = api.get_path(f"apis/networking.k8s.io/{version}/servicecidrs", "list ServiceCIDRs")
+        except (ObjectMissing, PermissionMissing):
+            continue
+        texts = [text for item in answer.get("items") or [] for text in item.get("spec", {}).get("cidrs") or []]
+        prefixes = _prefixes(texts)
+        if prefixes:
+            return prefixes, "ServiceCIDR API"
+    addresses = [
+        address
+        for service in _listed(api, "Service", namespace)
+        for address in _addresses(service.get("spec", {}).get("clusterIPs") or [])
+    ]
+    return inferred(addresses, SERVICE_LENGTH, []), f"{len(addresses)} Service addresses"
+
+
+def _pods(api: HttpKubeApi, namespace: str) -> tuple[list[IPPrefix], str]:
+    known: list[IPPrefix] = []
+    try:
+        for node in api.list("Node", None):
+            known += _prefixes(node.get("spec", {}).get("podCIDRs") or [])
+    except PermissionMissing:
+        pass
+    addresses: list[IPAddress] = []
+    for count, pod in enumerate(_listed(api, "Pod", namespace)):
+        if known and count >= SAMPLE:
+            break
+        if not pod.get("spec", {}).get("hostNetwork"):
+            texts = [entry.get("ip", "") for entry in pod.get("status", {}).get("podIPs") or []]
+            addresses += _addresses(texts)
+    beyond = inferred(addresses, POD_LENGTH, known)
+    source = "node podCIDRs" if known else f"{len(addresses)} pod addresses"
+    if known and beyond:
+        source += " and live pods"
+    return known + beyond, source
+
+
+def _listed(api: HttpKubeApi, kind: str, namespace: str) -> Iterable[Object]:
+    """Of all namespaces, or of the one where only that is allowed."""
+    everywhere = iter(api.list(kind, None))
+    try:
+        first = next(everywhere, None)
+    except PermissionMissing:
+        try:
+            yield from api.list(kind, namespace)
+        except PermissionMissing:
+            return
+        return
+    if first is not None:
+        yield first
+        yield from everywhere
+
+
+def _prefixes(texts: Iterable[str]) -> list[IPPrefix]:
+    found: list[IPPrefix] = []
+    for text in texts:
+        try:
+            found.append(ipaddress.ip_network(text, strict=False))
+        except ValueError:
+            continue
+    return found
+
+
+def _addresses(texts: Iterable[str]) -> list[IPAddress]:
+    found: list[IPAddress] = []
+    for text in texts:
+        try:
+            found.append(ipaddress.ip_address(text))
+        except ValueError:
+            continue  # "None" of a headless Service
+    return found
+
+
+def namespace_names(api: HttpKubeApi, namespace: str) -> list[str]:
+    """All namespaces, or only `namespace` where listing them is not allowed."""
+    try:
+        return [str(item["metadata"]["name"]) for item in api.list("Namespace", None)]
+    except PermissionMissing:
+        return [namespace]

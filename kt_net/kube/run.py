@@ -1,0 +1,44 @@
+"""Runs a sequence of steps against the API, and takes it back.
+
+Not here: which steps there are.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from kt_net.choreography.steps import Sequence, Step
+from kt_net.errors import KtError
+from kt_net.kube.api import KubeApi, Object
+
+logger = logging.getLogger(__name__)
+
+
+def run_step(api: KubeApi, step: Step) -> Object:
+    """One request; the object as it is after it."""
+    if step.verb == "create":
+        return api.create(step.kind, step.namespace, step.body or {})
+    api.delete(step.kind, step.namespace, step.name)
+    return {}
+
+
+def run_sequence(api: KubeApi, sequence: Sequence) -> None:
+    """All steps that are left. When one fails, everything is taken back and its error raised."""
+    try:
+        while (step := sequence.due()) is not None:
+            sequence.done(run_step(api, step))
+    except BaseException:
+        undo_sequence(api, sequence)
+        raise
+
+
+def undo_sequence(api: KubeApi, sequence: Sequence) -> list[KtError]:
+    """Take everything back; what could not be is given back, and does not keep the rest from being undone."""
+    failed: list[KtError] = []
+    for step in sequence.undo():
+        try:
+            run_step(api, step)
+        except KtError as error:
+            logger.warning("%s: %s", step.title, error)
+            failed.append(error)
+    return failed

@@ -1,0 +1,190 @@
+"""Brings a shadow pod up and waits for it, by watching; Events explain a failure while it happens.
+
+Not here: what the pod is made of (kt_net.choreography.shadow).
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kt_net.choreography.shadow import ShadowOptions, shadow_steps
+from kt_net.choreography.steps import Sequence
+from kt_net.errors import AdmissionRefused, ImageUnavailable, KtError, ShadowFailed
+from kt_net.kube.api import HttpKubeApi, Object
+from kt_net.kube.run import run_sequence, undo_sequence
+
+_IMAGE_REASONS = frozenset(
+    {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError"}
+)
+
+
+@dataclass(slots=True)
+class Shadow:
+    """A shadow pod that is up. `lost` names what admission did not allow."""
+
+    pod: str
+    options: ShadowOptions
+    sequence: Sequence
+    lost: tuple[str, ...] = ()
+
+
+def start_shadow(api: HttpKubeApi, options: ShadowOptions, *, deadline_s: float, clock: Callable[[], float]) -> Shadow:
+    """Create everything and wait until the pod runs; with less where admission wants less.
+
+    Raises:
+        ImageUnavailable, AdmissionRefused, ShadowFailed, PermissionMissing and the other refusals; then nothing is left behind.
+    """
+    lost: list[str] = []
+    while True:
+        sequence = Sequence(shadow_steps(options))
+        try:
+            run_sequence(api, sequence)
+            try:
+                pod = wait_running(api, options.namespace, options.name, deadline_s=deadline_s, clock=clock)
+            except BaseException:
+                undo_sequence(api, sequence)
+                raise
+            return Shadow(pod, options, sequence, tuple(lost))
+        except AdmissionRefused as error:
+            said = f"{error.what} {error.why}".lower()
+            if options.sysctls and "sysctl" in said:
+                lost.append("ping (admission refuses the sysctl net.ipv4.ping_group_range)")
+                options = replace(options, sysctls=False, name=options.name + "a")
+            elif options.uid is not None and ("runasuser" in said or "uid" in said):
+                options = replace(options, uid=None, name=options.name + "b")
+            else:
+                raise
+
+
+def wait_running(api: HttpKubeApi, namespace: str, job: str, *, deadline_s: float, clock: Callable[[], float]) -> str:
+    """The name of the Job's pod, once its container runs.
+
+    Raises:
+        ImageUnavailable, AdmissionRefused, ShadowFailed: as soon as pod or Events say so, or at the deadline.
+    """
+    seen: queue.Queue[tuple[str, Object] | KtError] = queue.Queue()
+    watches = [
+        _Watch(api, "Pod", namespace, f"job-name={job}", deadline_s, seen),
+        _Watch(api, "Event", namespace, "", deadline_s, seen),
+    ]
+    last = "no pod was created"
+    end = clock() + deadline_s
+    try:
+        while (left := end - clock()) > 0:
+            try:
+                item = seen.get(timeout=left)
+            except queue.Empty:
+                break
+            if isinstance(item, KtError):
+                if watches[0].failed:
+                    raise item
+                continue  # without the right to watch Events we only explain less
+            kind, seen_object = item
+            if kind == "Event":
+                last = _judge_event(seen_object, job) or last
+            else:
+                running, said = _judge_pod(seen_object)
+                last = said or last
+                if running:
+                    return str(seen_object["metadata"]["name"])
+    finally:
+        for watch in watches:
+            watch.close()
+    raise ShadowFailed(f"the shadow pod did not run within {deadline_s:g} s", why=last)
+
+
+class _Watch:
+    """A watch on a thread of its own, into a queue."""
+
+    def __init__(
+        self,
+        api: HttpKubeApi,
+        kind: str,
+        namespace: str,
+        selector: str,
+        seconds: float,
+        seen: queue.Queue[tuple[str, Object] | KtError],
+    ) -> None:
+        self.failed = False
+        self._closed = False
+        self._response: Any = None
+
+        def run() -> None:
+            try:
+                for _, seen_object in api.watch(
+                    kind, namespace, selector=selector, seconds=seconds, opened=self._opened
+                ):
+                    seen.put((kind, seen_object))
+            except KtError as error:
+                self.failed = True
+                seen.put(error)
+            except Exception as error:  # noqa: BLE001 - top frame of the thread; a closed response raises what it likes
+                if not self._closed:
+                    self.failed = True
+                    seen.put(ShadowFailed(f"the watch on {kind}s broke", why=str(error)))
+
+        threading.Thread(target=run, name=f"watch-{kind}", daemon=True).start()
+
+    def _opened(self, response: Any) -> None:
+        self._response = response
+        if self._closed:
+            self.close()
+
+    def close(self) -> None:
+        self._closed = True
+        response = self._response
+        if response is not None:
+            # The thread blocks in a read that only the socket's end wakes.
+            with suppress(Exception):
+                response.connection.sock.shutdown(2)
+
+
+def _judge_pod(pod: Object) -> tuple[bool, str]:
+    """Whether the container runs, and what the pod says of itself.
+
+    Raises:
+        ImageUnavailable, AdmissionRefused, ShadowFailed: it never will.
+    """
+    status = pod.get("status") or {}
+    if status.get("reason") == "SysctlForbidden":
+        raise AdmissionRefused("the node refuses the pod", why=f"SysctlForbidden: {status.get('message', '')}")
+    if status.get("phase") == "Failed":
+        raise ShadowFailed(
+            "the shadow pod failed", why=f"{status.get('reason', '')} {status.get('message', '')}".strip()
+        )
+    for container in status.get("containerStatuses") or []:
+        state = container.get("state") or {}
+        waiting = state.get("waiting") or {}
+        reason, message = str(waiting.get("reason", "")), str(waiting.get("message", ""))
+        if reason in _IMAGE_REASONS:
+            raise ImageUnavailable(f"the image {container.get('image')} cannot be pulled", why=f"{reason}: {message}")
+        if reason == "CrashLoopBackOff":
+            raise ShadowFailed("the agent does not start", why=message)
+        if "running" in state:
+            return True, ""
+        if reason:
+            return False, f"{reason} {message}".strip()
+    return False, ""
+
+
+def _judge_event(event: Object, job: str) -> str:
+    """What an Event about our Job or pod says, "" for others.
+
+    Raises:
+        AdmissionRefused: no pod will be created.
+        ImageUnavailable: the image cannot be pulled.
+    """
+    involved = event.get("involvedObject") or {}
+    if not str(involved.get("name", "")).startswith(job):
+        return ""
+    reason, message = str(event.get("reason", "")), str(event.get("message", ""))
+    if reason == "FailedCreate":
+        raise AdmissionRefused("no shadow pod may be created", why=message)
+    if reason == "Failed" and ("pull" in message.lower() or "image" in message.lower()):
+        raise ImageUnavailable("the image of the shadow pod cannot be pulled", why=message)
+    return f"{reason}: {message}" if event.get("type") == "Warning" else ""
