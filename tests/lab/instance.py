@@ -1,0 +1,106 @@
+"""One lab: its name, its addresses, its folders. Two instances share nothing but built programs and images.
+
+Not here: making any of it.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+#: Which lab; two checkouts with the same name share one.
+ENVIRONMENT = "KTNET_LAB"
+DEFAULT = "default"
+
+SOURCE = Path(__file__).parent
+
+
+def cache_folder() -> Path:
+    """Per user, outside every checkout."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "ktnet-lab"
+
+
+@dataclass(frozen=True)
+class Instance:
+    """Names and addresses of one lab; `number` makes them differ from another's."""
+
+    name: str
+    number: int
+
+    @classmethod
+    def chosen(cls) -> Instance:
+        """The one that the environment names."""
+        name = os.environ.get(ENVIRONMENT, DEFAULT)
+        return cls(name, 0 if name == DEFAULT else zlib.crc32(name.encode()) % 200 + 1)
+
+    @property
+    def state(self) -> Path:
+        """Folder of everything that one run makes."""
+        return cache_folder() / "run" / self.name
+
+    @property
+    def lock(self) -> Path:
+        """Held while the lab is brought up or down."""
+        return cache_folder() / "run" / f"{self.name}.lock"
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The administrator's; reaches the API server from the laptop and from this machine."""
+        return self.state / "admin.conf"
+
+    # Network namespaces.
+
+    @property
+    def node(self) -> str:
+        """Namespace of the node."""
+        return f"ktlab{self.number}-node"
+
+    @property
+    def laptop(self) -> str:
+        """Namespace of the client under test."""
+        return f"ktlab{self.number}-laptop"
+
+    @property
+    def world(self) -> str:
+        """Namespace of the rest of the world."""
+        return f"ktlab{self.number}-world"
+
+    # Links: (this machine | laptop | world) to the node, and laptop to world. The first of a link is .1.
+
+    def link4(self, link: int, end: int) -> str:
+        """IPv4 address of an end (1 or 2) of a link (0 machine-node, 1 laptop-node, 2 laptop-world, 3 node-world)."""
+        return f"10.{77 + link}.{self.number}.{end}"
+
+    def link6(self, link: int, end: int) -> str:
+        """IPv6 address, likewise."""
+        return f"fd{77 + link}:{self.number:x}::{end}"
+
+    @property
+    def api4(self) -> str:
+        """The API server."""
+        return self.link4(0, 2)
+
+    @property
+    def api6(self) -> str:
+        """The API server."""
+        return self.link6(0, 2)
+
+    @property
+    def world4(self) -> str:
+        """The world's DNS and HTTP server, as the laptop sees it."""
+        return self.link4(2, 1)
+
+    #: Ranges inside the cluster. They need not differ between instances: nothing outside the node sees them.
+    services = "10.97.0.0/16,fd00:97::/112"
+    pods = "10.245.0.0/16,fd00:245::/56"
+    pods4 = "10.245.0.0/24"
+    pods6 = "fd00:245::/64"
+    cluster_dns = "10.97.0.10"
+
+    @property
+    def cni_network(self) -> str:
+        """Name of the CNI network; pods of this instance are found by it."""
+        return f"ktlab{self.number}"
