@@ -32,7 +32,11 @@ async def main() -> None:
     loop = asyncio.get_running_loop()
     for host, family in (("0.0.0.0", socket.AF_INET), ("::", socket.AF_INET6)):
         await loop.create_server(TcpEcho, host, 7000, family=family, backlog=512)
-        await loop.create_datagram_endpoint(UdpEcho, local_addr=(host, 7000), family=family)
+        udp = socket.socket(family, socket.SOCK_DGRAM)
+        if family == socket.AF_INET6:
+            udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        udp.bind((host, 7000))
+        await loop.create_datagram_endpoint(UdpEcho, sock=udp)
     await asyncio.Event().wait()
 
 
