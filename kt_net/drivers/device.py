@@ -52,9 +52,3 @@ class DeviceDriver:
     def handle_timer(self, *, now: float) -> None:
         """See `Part`."""
         self._stack.handle_timer(now=now)
-
-    def close(self) -> None:
-        """Stop driving, and close the device (which makes it vanish)."""
-        self._loop.watch(self._device.fileno(), 0, self._on_ready)
-        self._loop.remove(self)
-        self._device.close()

@@ -67,8 +67,6 @@ class LaneDriver:
         if timer is not None and timer <= now:
             self._tunnel.handle_timer(now=now)
 
-    def close(self) -> None:
-        """Stop driving, and close the carrier."""
-        self._loop.watch(self._descriptor, 0, self._on_ready)
-        self._loop.remove(self)
+    def close_carrier(self) -> None:
+        """Close the carrier, once the loop has ended."""
         self._carrier.close()

@@ -1,0 +1,300 @@
+"""This machine becomes part of the cluster.
+
+Order of start: helper (it may ask for a password), cluster and permissions, shadow pod beside the questions about ranges, tunnel, host
+plan, stack. Order of undo: this machine's DNS and routes first, then the tunnel, then the cluster's objects.
+
+Not here: printing; `progress` is told each step's result in words.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kt_net.addr import IPAddress, IPPrefix
+from kt_net.dns.resolver import Resolver
+from kt_net.drivers.clock import monotonic
+from kt_net.drivers.device import DeviceDriver
+from kt_net.drivers.names import MachineNames
+from kt_net.errors import KtError, ObjectMissing
+from kt_net.host.client import DEFAULT_STATE, HostHelper
+from kt_net.host.plan import RESOLVER_CANDIDATES, RESOLVER_FILE, HostPlan, free_address, plan_host
+from kt_net.host.resolvconf import ResolvConf, parse_resolv_conf
+from kt_net.host.routes import Route, read_routes
+from kt_net.kube.api import HttpKubeApi
+from kt_net.kube.config import Cluster, load_cluster
+from kt_net.kube.permissions import require
+from kt_net.kube.ranges import ClusterRanges, detect_ranges, namespace_names
+from kt_net.relay.relay import MachineQuestion, Relay
+from kt_net.session.engine import Engine, Progress, SessionOptions
+from kt_net.stack import Stack
+from kt_net.stats import SessionStats, TunnelStats
+from kt_net.tun.linux import TunDevice
+
+logger = logging.getLogger(__name__)
+
+INTERFACE = "kt0"
+#: Of the device: what the way to the cluster's own links usually has; programs see segments as they would on a network.
+MTU = 1500
+DEFAULT_DOMAIN = "cluster.local"
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectOptions:
+    """See `SessionOptions`; and where the helper keeps its journal."""
+
+    session: SessionOptions
+    state_folder: str = DEFAULT_STATE
+
+
+class ConnectSession:
+    """One connection. `start` brings it up, `close` undoes all of it; both in the thread that made it."""
+
+    def __init__(self, options: ConnectOptions, progress: Progress, helper: HostHelper) -> None:
+        self._options = options
+        self._progress = progress
+        self._helper = helper
+        self._engine: Engine | None = None
+        self._stack: Stack | None = None
+        self._relay: Relay | None = None
+        self._names: MachineNames | None = None
+        self._plan: HostPlan | None = None
+        self._resolver_address = ""
+        self._search: tuple[str, ...] = ()
+        self._started = monotonic()
+        self._closing = threading.Lock()
+        self._closed = False
+
+    # -- up
+
+    def start(self) -> None:
+        """Bring everything up.
+
+        Raises:
+            KtError: whatever was in the way; `close` undoes what was done.
+        """
+        options = self._options.session
+        cluster = load_cluster(kubeconfig=options.kubeconfig, context=options.context, namespace=options.namespace)
+        api = HttpKubeApi(cluster)
+        self._engine = engine = Engine(cluster, api, options)
+        require(api, cluster.namespace)
+        self._progress(f"cluster {cluster.name} at {cluster.server}, namespace {cluster.namespace}")
+        with ThreadPoolExecutor(max_workers=4, thread_name_prefix="ktctl-start") as pool:
+            asked: Future[ClusterRanges] = pool.submit(detect_ranges, api, cluster.namespace)
+            names = pool.submit(namespace_names, api, cluster.namespace)
+            self._check_namespace(api, cluster)
+            shadow = engine.start_shadow()
+            ranges = asked.result()
+            self._progress(f"pod CIDR {_words(ranges.pods)} (from {ranges.pods_from})")
+            self._progress(f"service CIDR {_words(ranges.services)} (from {ranges.services_from})")
+            self._progress(f"shadow pod {shadow.pod}")
+            for lost in shadow.lost:
+                self._progress(f"without {lost}")
+            report = engine.connect(self._summary)
+            self._progress(f"tunnel to agent {report.get('agent', '?')}")
+            self._join(engine, ranges, names.result(), parse_resolv_conf(str(report.get("resolv_conf", ""))))
+
+    @staticmethod
+    def _check_namespace(api: HttpKubeApi, cluster: Cluster) -> None:
+        """A namespace that is not there gets a better answer than "cannot create Job"."""
+        try:
+            api.get("Namespace", "", cluster.namespace)
+        except ObjectMissing as error:
+            raise ObjectMissing(
+                f"there is no namespace {cluster.namespace}", next_step="name another with --namespace"
+            ) from error
+        except KtError:
+            pass  # reading it may be forbidden; creating the Job will tell
+
+    def _join(self, engine: Engine, ranges: ClusterRanges, namespaces: list[str], pod_dns: ResolvConf) -> None:
+        """Plan this machine's part, have the helper do it, and put the stack between device and tunnel."""
+        prefixes, routes = ranges.all(), read_routes()
+        text = Path(RESOLVER_FILE).read_text()
+        own = parse_resolv_conf(text)
+        resolver_address = free_address(RESOLVER_CANDIDATES, prefixes, routes)
+        domain = cluster_domain(pod_dns)
+        namespace = engine.cluster.namespace
+        self._search = (f"{namespace}.svc.{domain}", f"svc.{domain}", domain)
+        self._resolver_address = str(resolver_address)
+        self._plan = plan_host(
+            interface=INTERFACE,
+            mtu=MTU,
+            offload=True,
+            prefixes=prefixes,
+            holes=_holes(engine.cluster, own, routes),
+            routes=routes,
+            resolver=resolver_address,
+            resolv_conf=text,
+            search=self._search,
+        )
+        resolver = Resolver(
+            namespace=namespace,
+            namespaces=namespaces,
+            entropy=os.urandom,
+            cluster_domain=domain,
+            cluster_prefixes=prefixes,
+        )
+        applied = self._helper.apply(self._plan)
+        device = TunDevice(applied.descriptor, name=INTERFACE, mtu=MTU, offload=True)
+        for line in applied.replayed:
+            self._progress(f"left by an earlier run: {line}")
+        for route in applied.skipped:
+            self._progress(f"without route {route}: this machine has IPv6 switched off")
+        self._put_together(engine, device, resolver, resolver_address, pod_dns, own)
+        self._progress(f"device {INTERFACE}, {len(self._plan.routes)} routes")
+        self._progress(f"names by {self._resolver_address}, search {' '.join(self._search)}")
+
+    def _put_together(
+        self,
+        engine: Engine,
+        device: TunDevice,
+        resolver: Resolver,
+        resolver_address: IPAddress,
+        pod_dns: ResolvConf,
+        own: ResolvConf,
+    ) -> None:
+        stack = Stack(entropy=os.urandom, mtu=MTU, offload=True)
+        relay = Relay(
+            stack=stack,
+            switchboard=engine.switchboard,
+            resolver=resolver,
+            resolver_address=resolver_address.packed,
+        )
+        relay.use_cluster_dns(pod_dns.nameservers)
+        done = threading.Event()
+
+        def on_loop() -> None:
+            loop = engine.loop
+            names = MachineNames(
+                loop, own.nameservers, lambda ask, data: relay.receive_outcome(ask, data, now=loop.now())
+            )
+
+            def pump(now: float) -> None:
+                relay.pump(now=now)
+                while (event := relay.next_event()) is not None:
+                    if isinstance(event, MachineQuestion):
+                        names.ask(event, now=now)
+                    else:
+                        engine.session_event(event)
+
+            engine.pump = pump
+            self._names = names
+            _ResolverTimers(loop, resolver)
+            DeviceDriver(loop, device, stack, pump)
+            done.set()
+
+        self._stack, self._relay = stack, relay
+        engine.loop.call_soon(on_loop)
+        if not done.wait(5.0) and not engine.loop.running:
+            raise engine.failure()
+
+    # -- while it runs
+
+    def wait(self, stop: threading.Event) -> None:
+        """Until `stop` is set.
+
+        Raises:
+            KtError: the connection ended by itself.
+        """
+        engine = self._engine
+        while engine is not None and not stop.wait(0.1):
+            if not engine.loop.running:
+                raise engine.failure()
+
+    def stats(self) -> SessionStats | None:
+        """A snapshot; None before it is up. From any thread: a moment's inexactness does not matter."""
+        engine, stack, plan = self._engine, self._stack, self._plan
+        if engine is None or stack is None or plan is None or engine.shadow is None:
+            return None
+        now = engine.loop.now()
+        counters = engine.tunnel.stats()
+        flows = stack.flow_stats(now=now)
+        return SessionStats(
+            cluster=engine.cluster.name,
+            namespace=engine.cluster.namespace,
+            pod=engine.shadow.pod,
+            device=plan.interface,
+            routes=tuple(str(route) for route in plan.routes),
+            resolver=self._resolver_address,
+            search=self._search,
+            connected_s=now - self._started,
+            flows_open=len(flows),
+            flows_total=engine.switchboard.opened_total,
+            tunnel=TunnelStats(counters.streams, counters.octets_sent, counters.octets_received, counters.rtt_s),
+            flows=flows,
+        )
+
+    def _summary(self) -> Mapping[str, Any]:
+        stats = self.stats()
+        if stats is None:
+            return {}
+        return {
+            "flows": stats.flows_open,
+            "sent": stats.tunnel.octets_sent,
+            "received": stats.tunnel.octets_received,
+            "since_s": int(stats.connected_s),
+        }
+
+    # -- down
+
+    def close(self) -> list[str]:
+        """Undo everything; what was undone, and what could not be, in words. A second call does nothing."""
+        with self._closing:
+            if self._closed:
+                return []
+            self._closed = True
+        said: list[str] = []
+        try:
+            said += self._helper.undo()
+        except KtError as error:
+            said.append(f"this machine: {error}")
+        if self._engine is not None:
+            said += [f"cluster: {error}" for error in self._engine.close()]
+        self._helper.close()
+        return said
+
+
+class _ResolverTimers:
+    """The resolver's timers on the loop; its events are moved by the relay's pump."""
+
+    def __init__(self, loop: Any, resolver: Resolver) -> None:
+        self._resolver = resolver
+        loop.add(self)
+
+    def pump(self, *, now: float) -> None:
+        """Nothing of its own."""
+
+    def next_timer(self) -> float | None:
+        """See `Part`."""
+        return self._resolver.next_timer()
+
+    def handle_timer(self, *, now: float) -> None:
+        """See `Part`."""
+        self._resolver.handle_timer(now=now)
+
+
+def cluster_domain(pod_dns: ResolvConf) -> str:
+    """As the search list of a pod has it: svc.DOMAIN is in it."""
+    for domain in pod_dns.search:
+        if domain.startswith("svc."):
+            return domain.removeprefix("svc.").rstrip(".")
+    return DEFAULT_DOMAIN
+
+
+def _holes(cluster: Cluster, own: ResolvConf, routes: list[Route]) -> list[IPAddress]:
+    """What must stay reached as it is: the API server, this machine's resolvers, its gateways."""
+    holes = set(cluster.addresses())
+    holes |= {ipaddress.ip_address(server.partition("%")[0]) for server in own.nameservers}
+    holes |= {route.gateway for route in routes if route.gateway is not None}
+    return sorted(holes, key=lambda address: (address.version, int(address)))
+
+
+def _words(prefixes: tuple[IPPrefix, ...]) -> str:
+    return ", ".join(map(str, prefixes)) or "unknown"

@@ -1,0 +1,95 @@
+"""How another terminal speaks to a running connection: a Unix socket in ktctl's folder, one JSON object a line.
+
+Not here: what status looks like on a screen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from kt_net.errors import NotConnected
+from kt_net.session.home import control_socket
+
+logger = logging.getLogger(__name__)
+
+MAX_LINE = 4 * 1024 * 1024
+SECONDS = 5.0
+
+Answer = dict[str, Any]
+
+
+class ControlServer:
+    """Answers on a thread of its own.
+
+    Args:
+        verbs: what may be asked, and what answers it.
+    """
+
+    def __init__(self, verbs: dict[str, Callable[[], Answer]]) -> None:
+        self._verbs = verbs
+        self._path = control_socket()
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()  # of one that was killed; the claim says that none lives
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        mask = os.umask(0o177)
+        try:
+            self._socket.bind(str(self._path))
+        finally:
+            os.umask(mask)
+        self._socket.listen(8)
+        threading.Thread(target=self._run, name="ktctl-control", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop listening."""
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()
+        self._socket.close()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                connected, _ = self._socket.accept()
+            except OSError:
+                return
+            with connected, contextlib.suppress(OSError, ValueError):
+                connected.settimeout(SECONDS)
+                request = json.loads(_line(connected))
+                verb = self._verbs.get(str(request.get("do")) if isinstance(request, dict) else "")
+                answer = verb() if verb is not None else {"error": "unknown request"}
+                connected.sendall(json.dumps(answer).encode() + b"\n")
+
+
+def ask(verb: str) -> Answer:
+    """The answer of the running connection.
+
+    Raises:
+        NotConnected: there is none.
+    """
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connected:
+            connected.settimeout(SECONDS)
+            connected.connect(str(control_socket()))
+            connected.sendall(json.dumps({"do": verb}).encode() + b"\n")
+            answer = json.loads(_line(connected))
+    except (OSError, ValueError) as error:
+        raise NotConnected("nothing is connected") from error
+    if not isinstance(answer, dict):
+        raise NotConnected("nothing is connected", why="whoever listens does not speak our language")
+    return answer
+
+
+def _line(connected: socket.socket) -> bytes:
+    data = b""
+    while not data.endswith(b"\n") and len(data) < MAX_LINE:
+        piece = connected.recv(65536)
+        if not piece:
+            break
+        data += piece
+    return data

@@ -1,0 +1,60 @@
+"""ktctl's folder of this user: who is connected, and where to reach it.
+
+Not here: what is said over the socket (control.py).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from kt_net.errors import AlreadyConnected, HostRefused
+
+#: For tests, and for those who want it elsewhere.
+ENVIRONMENT = "KT_HOME"
+
+
+def home() -> Path:
+    """~/.kt, as KT Connect has it."""
+    return Path(os.environ.get(ENVIRONMENT) or Path.home() / ".kt")
+
+
+def control_socket() -> Path:
+    """Where a running connection listens for `status` and `disconnect`."""
+    return home() / "run" / "connect.sock"
+
+
+class Claim:
+    """The right to be the one connection of this user: a lock that ends with the process, however it ends."""
+
+    def __init__(self) -> None:
+        folder = home() / "run"
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._file = os.open(folder / "connect.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise HostRefused(f"cannot write to {folder}", why=error.strerror or str(error)) from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(self._file, 32, 0).decode(errors="replace").strip()
+            os.close(self._file)
+            raise AlreadyConnected("this machine is connected already", why=f"by process {holder}") from None
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, str(os.getpid()).encode(), 0)
+
+    def release(self) -> None:
+        """Let another one be it."""
+        os.close(self._file)
+
+
+def is_claimed() -> bool:
+    """Whether a connection of this user runs."""
+    try:
+        Claim().release()
+    except AlreadyConnected:
+        return True
+    except HostRefused:
+        return False
+    return False
