@@ -1,0 +1,59 @@
+"""`ktctl disconnect`.
+
+Not here: undoing (the connection does it itself; what a dead one left, the host helper).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Annotated
+
+import typer
+
+from kt_cli import flags
+from kt_cli.exits import OK
+from kt_cli.output import Printer
+from kt_cli.running import guarded
+
+#: For a running connection to undo and end.
+SECONDS = 30.0
+
+
+def disconnect(
+    context: typer.Context,
+    output: flags.Output = None,
+    debug: flags.Debug = False,
+    state_dir: Annotated[str | None, typer.Option("--state-dir", metavar="DIR", hidden=True)] = None,
+) -> None:
+    """End the running connection, and restore what one that was killed left on this machine."""
+    given = flags.of(context).merged(output=output, debug=debug)
+    given.set_up_logging()
+    printer = Printer("disconnect", given.form)
+    raise typer.Exit(guarded(printer, given.debug, lambda: _disconnect(printer, state_dir)))
+
+
+def _disconnect(printer: Printer, state_dir: str | None) -> int:
+    from kt_net.errors import NotConnected, TunnelLost
+    from kt_net.host.client import DEFAULT_STATE, leftovers, replay_leftovers
+    from kt_net.session.control import ask
+    from kt_net.session.home import is_claimed
+
+    state_dir = state_dir or os.environ.get("KT_STATE_DIR") or DEFAULT_STATE
+    ended = False
+    if is_claimed():
+        ask("disconnect")
+        limit = time.monotonic() + SECONDS
+        while is_claimed():
+            if time.monotonic() > limit:
+                raise TunnelLost("the connection does not end", next_step="end its process, then run this again")
+            time.sleep(0.05)
+        ended = True
+        printer.step("the running connection has ended")
+    restored = replay_leftovers(state_dir) if leftovers(state_dir) else []
+    for line in restored:
+        printer.step(line)
+    if not ended and not restored:
+        raise NotConnected("nothing is connected, and nothing is left of an earlier connection")
+    printer.result("disconnected", ended=ended, restored=restored)
+    return OK

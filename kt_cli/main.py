@@ -1,0 +1,52 @@
+"""`ktctl`: flags before the command's name, and the commands.
+
+Each command has a file of its own; heavy imports happen inside them, so that `ktctl --help` is quick.
+
+Not here: what the commands do.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from kt_cli import flags
+from kt_cli.connect import connect
+from kt_cli.disconnect import disconnect
+from kt_cli.forward import forward
+from kt_cli.status import status
+from kt_cli.version import version
+
+app = typer.Typer(
+    name="ktctl",
+    help="Make this machine part of a Kubernetes cluster.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def before(
+    context: typer.Context,
+    kubeconfig: flags.Kubeconfig = None,
+    kube_context: flags.Context = None,
+    namespace: flags.Namespace = None,
+    image: flags.Image = None,
+    output: flags.Output = None,
+    debug: flags.Debug = False,
+) -> None:
+    """Make this machine part of a Kubernetes cluster."""
+    context.obj = flags.Globals(kubeconfig, kube_context, namespace, image, output, debug)
+
+
+for command in (connect, disconnect, forward, status, version):
+    app.command()(command)
+
+
+def run() -> None:
+    """The console script."""
+    app()
+
+
+if __name__ == "__main__":
+    run()

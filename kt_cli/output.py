@@ -1,0 +1,78 @@
+"""What is printed: steps as they finish, results, errors; as text, or as JSON objects of one schema (`output.schema.json`).
+
+With `--output json` standard output carries exactly one object at the end (`connect` and `forward`: one when ready, one at the end);
+steps go to standard error.
+
+Not here: what happened.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from enum import StrEnum
+from typing import Any
+
+from kt_cli.exits import exit_code
+from kt_net.errors import KtError
+
+SCHEMA_VERSION = 1
+
+
+class Format(StrEnum):
+    """`--output`."""
+
+    text = "text"
+    json = "json"
+
+
+class Printer:
+    """One command's output."""
+
+    def __init__(self, command: str, form: Format) -> None:
+        self._command = command
+        self._form = form
+        self._started = time.monotonic()
+
+    @property
+    def is_json(self) -> bool:
+        """Whether objects are wanted."""
+        return self._form is Format.json
+
+    def step(self, text: str) -> None:
+        """One thing that is done, with the data it found."""
+        if self.is_json:
+            self._line({"event": "step", "text": text, "seconds": self._seconds()}, sys.stderr)
+        else:
+            mark = "✓ " if sys.stdout.isatty() else ""
+            print(f"{mark}{text}", flush=True)
+
+    def result(self, text: str, **data: Any) -> None:
+        """What came of the command."""
+        if self.is_json:
+            self._line({"event": "result", "ok": True, **data, "seconds": self._seconds()}, sys.stdout)
+        elif text:
+            print(text, flush=True)
+
+    def error(self, error: KtError) -> int:
+        """What went wrong; the exit code."""
+        code = exit_code(error)
+        if self.is_json:
+            fault = {"class": type(error).__name__, "what": error.what, "why": error.why, "next": error.next_step}
+            self._line(
+                {"event": "result", "ok": False, "error": fault, "exit": code, "seconds": self._seconds()}, sys.stdout
+            )
+            return code
+        print(f"error: {error.what}", file=sys.stderr)
+        if error.why:
+            print(f"  why: {error.why}", file=sys.stderr)
+        if error.next_step:
+            print(f"  next: {error.next_step}", file=sys.stderr)
+        return code
+
+    def _line(self, data: dict[str, Any], file: Any) -> None:
+        print(json.dumps({"schema": SCHEMA_VERSION, "command": self._command, **data}), file=file, flush=True)
+
+    def _seconds(self) -> float:
+        return round(time.monotonic() - self._started, 3)

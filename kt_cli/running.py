@@ -1,0 +1,89 @@
+"""Runs a session in the foreground: signals end it cleanly at any moment, errors become words and exit codes.
+
+Not here: what a session does.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from kt_cli.exits import INTERNAL, OK
+from kt_cli.output import Printer
+from kt_net.errors import KtError
+
+#: Every one of them means: undo and go.
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+class Stopped(BaseException):
+    """A signal came while something was being brought up."""
+
+
+class StopSwitch:
+    """What signals do: while starting they interrupt, then they set `stop`, while ending they do nothing."""
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+        self._interrupt = True
+
+    @contextmanager
+    def installed(self) -> Iterator[StopSwitch]:
+        """With the handlers in place."""
+        before = {number: signal.signal(number, self._handle) for number in _STOPPING}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def started(self) -> None:
+        """From now on a signal is a wish, not an interruption."""
+        self._interrupt = False
+
+    def _handle(self, number: int, frame: object) -> None:
+        self.stop.set()
+        if self._interrupt:
+            self._interrupt = False
+            raise Stopped
+
+
+def guarded(printer: Printer, debug: bool, run: Callable[[], int]) -> int:
+    """`run`'s exit code; errors said in words. With `debug`, tracebacks too."""
+    try:
+        return run()
+    except KtError as error:
+        if debug:
+            import traceback
+
+            traceback.print_exc()
+        return printer.error(error)
+    except Stopped:
+        print("stopped", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        return OK
+    except Exception as error:
+        if debug:
+            raise
+        print(f"error: a bug in ktctl: {type(error).__name__}: {error}", file=sys.stderr)
+        print("  next: run it again with --debug, and report what it prints", file=sys.stderr)
+        return INTERNAL
+
+
+def hold(switch: StopSwitch, session: Any, printer: Printer, ready: Callable[[], None]) -> int:
+    """Start a session, say it is ready, wait for its end, undo."""
+    try:
+        session.start()
+        switch.started()
+        ready()
+        session.wait(switch.stop)
+    finally:
+        switch.started()  # a second Ctrl-C must not break the undo
+        for line in session.close():
+            printer.step(line)
+    return OK
