@@ -52,3 +52,9 @@ class DeviceDriver:
     def handle_timer(self, *, now: float) -> None:
         """See `Part`."""
         self._stack.handle_timer(now=now)
+
+    def detach(self) -> None:
+        """Leave the device alone from now on; it is about to go."""
+        self._loop.watch(self._device.fileno(), 0, self._on_ready)
+        self._loop.remove(self)
+        self._device.close()

@@ -63,8 +63,7 @@ class ConnectSession:
         self._helper = helper
         self._engine: Engine | None = None
         self._stack: Stack | None = None
-        self._relay: Relay | None = None
-        self._names: MachineNames | None = None
+        self._driver: DeviceDriver | None = None
         self._plan: HostPlan | None = None
         self._resolver_address = ""
         self._search: tuple[str, ...] = ()
@@ -185,12 +184,11 @@ class ConnectSession:
                         engine.session_event(event)
 
             engine.pump = pump
-            self._names = names
             _ResolverTimers(loop, resolver)
-            DeviceDriver(loop, device, stack, pump)
+            self._driver = DeviceDriver(loop, device, stack, pump)
             done.set()
 
-        self._stack, self._relay = stack, relay
+        self._stack = stack
         engine.loop.call_soon(on_loop)
         if not done.wait(5.0) and not engine.loop.running:
             raise engine.failure()
@@ -251,6 +249,8 @@ class ConnectSession:
                 return []
             self._closed = True
         said: list[str] = []
+        if self._engine is not None and self._driver is not None:
+            self._engine.loop.call_soon(self._driver.detach)
         try:
             said += self._helper.undo()
         except KtError as error:

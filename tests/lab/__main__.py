@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
+from typing import NoReturn
 
 from tests.lab import packages
 from tests.lab.build import binaries
@@ -59,15 +59,17 @@ def _run(options: argparse.Namespace) -> int:
         case "images":
             print(*archives(), sep="\n")
         case "kubectl":
-            rest = [word for word in options.rest if word != "--"] if options.rest[:1] == ["--"] else options.rest
-            return subprocess.run(
-                [binaries() / "kubectl", f"--kubeconfig={lab.kubeconfig}", *rest], check=False
-            ).returncode
+            rest = options.rest[1:] if options.rest[:1] == ["--"] else options.rest
+            _become([str(binaries() / "kubectl"), f"--kubeconfig={lab.kubeconfig}", *rest])
         case "laptop" | "shell":
             rest = options.rest if options.command == "laptop" else [os.environ.get("SHELL", "/bin/sh")]
-            rest = rest[1:] if rest[:1] == ["--"] else rest
-            return subprocess.run(lab.laptop_argv(rest), check=False).returncode
+            _become(lab.laptop_argv(rest[1:] if rest[:1] == ["--"] else rest))
     return 0
+
+
+def _become(command: list[str]) -> NoReturn:
+    """Be that program: signals and exit code are its own."""
+    os.execvp(command[0], command)
 
 
 if __name__ == "__main__":
