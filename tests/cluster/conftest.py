@@ -1,0 +1,69 @@
+"""The cluster of the cluster tier, once a run; and a connection for those tests that only use one."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.cluster.backend import Backend, LabBackend, chosen
+from tests.cluster.ktctl import Ktctl
+
+_NUMBERS = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """The cluster that --cluster names, with the samples in it."""
+    made = chosen(request.config.getoption("--cluster"))
+    made.up()
+    return made
+
+
+@pytest.fixture
+def lab(backend: Backend) -> LabBackend:
+    """For tests of what only the lab has: a laptop apart, and processes to kill."""
+    if not isinstance(backend, LabBackend):
+        pytest.skip("needs the lab: a machine apart, or the API server's processes")
+    return backend
+
+
+@pytest.fixture(scope="module")
+def connection(backend: Backend) -> Iterator[Ktctl]:
+    """A connection for a whole file of tests."""
+    with Ktctl(backend, "connect", "--image", backend.python_image) as running:
+        running.wait_ready()
+        yield running
+
+
+@pytest.fixture
+def namespace(backend: Backend) -> Iterator[Callable[..., str]]:
+    """Makes namespaces with labels; they go after the test."""
+    made: list[str] = []
+
+    def make(**labels: str) -> str:
+        name = f"ktnet-test-{next(_NUMBERS)}"
+        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+        backend.kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=true")
+        backend.kubectl("create", "-f", "-", given=json.dumps(body))
+        made.append(name)
+        return name
+
+    yield make
+    for name in made:
+        backend.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def laptop(backend: Backend) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a program on the machine under test."""
+
+    def run(*command: str, seconds: float = 60, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            backend.laptop_argv(list(command)), capture_output=True, text=True, timeout=seconds, check=check
+        )
+
+    return run
