@@ -35,9 +35,13 @@ class KtError(Exception):
 class LocalProtocolError(KtError):
     """Our caller asked for something illegal."""
 
+    default_next_step = "run it again with --debug, and report what it prints"
+
 
 class RemoteProtocolError(KtError):
     """A peer sent something illegal."""
+
+    default_next_step = "run it again with --debug, and report what it prints"
 
 
 class EnvironmentFault(KtError):
@@ -119,6 +123,8 @@ class NotConnected(EnvironmentFault):
 class RouteConflict(EnvironmentFault):
     """A range of the cluster overlaps a route that this machine already has."""
 
+    default_next_step = "end the connection that routes it, or change its ranges"
+
 
 class HostRefused(EnvironmentFault):
     """The kernel or the file system refused a step of the plan for this machine."""
@@ -168,9 +174,13 @@ class PermissionMissing(EnvironmentFault):
 class ObjectMissing(EnvironmentFault):
     """A named object is not in the cluster."""
 
+    default_next_step = "check the name, and name another namespace with --namespace"
+
 
 class AdmissionRefused(EnvironmentFault):
     """An admission policy or a quota refused one of our objects."""
+
+    default_next_step = "ask whoever set that policy or quota, or use another namespace: --namespace NAME"
 
 
 class ImageUnavailable(EnvironmentFault):
@@ -193,3 +203,5 @@ class TunnelLost(EnvironmentFault):
 
 class RequestRefused(EnvironmentFault):
     """The API server answered a request with an error that has no class of its own."""
+
+    default_next_step = "run it again with --debug"

@@ -166,10 +166,14 @@ def state_folder(path: str) -> str:
 
 
 def start_time(pid: int) -> int | None:
-    """When the process was started, in ticks since boot; with the pid it names one process for ever. None: there is none."""
+    """When the process was started, in ticks since boot; with the pid it names one process for ever. None: there is none.
+
+    A zombie is none: nobody may ever collect it (a container's first process often does not).
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[19])
+            fields = file.read().rpartition(b")")[2].split()
+        return None if fields[0] in (b"Z", b"X") else int(fields[19])
     except (OSError, ValueError, IndexError):
         return None
 

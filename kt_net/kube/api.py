@@ -71,7 +71,7 @@ class HttpKubeApi:
         if context is not None:
             options["ssl_context"] = context
             if cluster.server_name:
-                options["server_hostname"] = options["assert_hostname"] = cluster.server_name
+                options["server_hostname"] = cluster.server_name
         proxy = cluster.proxy
         self._pool = urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
         self._clock_offset = 0.0

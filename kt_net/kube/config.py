@@ -86,7 +86,7 @@ class Cluster:
         """
         configuration = self.configuration
         try:
-            authorization = configuration.get_api_key_with_prefix("authorization")
+            authorization = configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
         except Exception as error:
             raise CredentialsRejected("no credentials for the cluster", why=str(error)) from error
         headers = {"User-Agent": "ktctl"}

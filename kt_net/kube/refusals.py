@@ -56,6 +56,8 @@ def forbidden(message: str, what: str) -> KtError:
     match = _CANNOT.search(message)
     if match is None:
         return AdmissionRefused(f"cannot {what}", why=message)
+    if '"system:anonymous"' in message:
+        return CredentialsRejected("the kubeconfig has no credentials that the API server knows", why=message)
     place = re.search(r'in the namespace "([^"]+)"', match["where"])
     where = f"in namespace {place[1]}" if place else "in the whole cluster"
     return PermissionMissing(f"no permission to {match['verb']} {match['resource']} {where}", why=message)

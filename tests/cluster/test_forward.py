@@ -1,0 +1,83 @@
+"""`ktctl forward`: one local port for one port of a pod, without root."""
+
+from __future__ import annotations
+
+import json
+import socket
+
+import pytest
+
+from tests.cluster.backend import Backend, LabBackend
+from tests.cluster.ktctl import Ktctl, ktctl
+
+
+@pytest.fixture
+def echo_pod(backend: Backend) -> str:
+    return str(
+        json.loads(backend.kubectl("get", "pods", "-l", "app=echo", "-o", "json"))["items"][0]["metadata"]["name"]
+    )
+
+
+def test_forwards_with_half_close(lab: LabBackend, echo_pod: str) -> None:
+    # On this machine, not in the laptop: the test itself is the program that connects.
+    arguments = ("--kubeconfig", str(lab.kubeconfig), "--image", lab.python_image)
+    direct = _Here(lab)
+    with Ktctl(direct, "forward", echo_pod, "0:7000", *arguments) as running:
+        port = running.wait_ready()["port"]
+        for size in (1, 100_000, 3_000_000):
+            assert exchange(port, b"x" * size) == b"x" * size
+    assert lab.kubectl("get", "jobs,lease", "-A", "-l", "control-by=kt", "-o", "name") == ""
+
+
+def test_closed_port_resets(lab: LabBackend, echo_pod: str) -> None:
+    arguments = ("--kubeconfig", str(lab.kubeconfig), "--image", lab.python_image)
+    with Ktctl(_Here(lab), "forward", echo_pod, "0:9", *arguments) as running:
+        port = running.wait_ready()["port"]
+        with (
+            pytest.raises(ConnectionResetError),
+            socket.create_connection(("127.0.0.1", port), timeout=10) as connection,
+        ):
+            connection.recv(1)
+
+
+def test_taken_port_and_missing_pod(lab: LabBackend, echo_pod: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, answer = ktctl(_Here(lab), "forward", echo_pod, f"{port}:7000", "--kubeconfig", str(lab.kubeconfig))
+    assert (code, answer["error"]["class"]) == (34, "AddressInUse")
+    code, answer = ktctl(_Here(lab), "forward", "no-such-pod", "0:7000", "--kubeconfig", str(lab.kubeconfig))
+    assert (code, answer["error"]["class"]) == (20, "ObjectMissing")
+    code, answer = ktctl(_Here(lab), "forward", echo_pod, "http", "--kubeconfig", str(lab.kubeconfig))
+    assert (code, answer["error"]["class"]) == (2, "UsageFault")
+
+
+class _Here(LabBackend):
+    """The lab's cluster, seen from this machine instead of the laptop."""
+
+    def __init__(self, lab: LabBackend) -> None:
+        self.lab = lab.lab
+        self.kubeconfig = lab.kubeconfig
+        self.python_image = lab.python_image
+
+    def laptop_argv(self, command: list[str]) -> list[str]:
+        return command
+
+
+def exchange(port: int, data: bytes) -> bytes:
+    """Send all, half-close, read to the end."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.settimeout(30)
+        received = bytearray()
+        connection.setblocking(True)
+        import threading
+
+        def send() -> None:
+            connection.sendall(data)
+            connection.shutdown(socket.SHUT_WR)
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        while piece := connection.recv(1 << 16):
+            received += piece
+        sender.join()
+    return bytes(received)

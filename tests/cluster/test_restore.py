@@ -1,0 +1,129 @@
+"""However the client ends: the laptop's network is byte for byte what it was, and the cluster's objects go."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.cluster.backend import LabBackend
+from tests.cluster.ktctl import Ktctl, ktctl
+
+#: Seconds within which this machine is as it was.
+LAPTOP_SECONDS = 1.0
+#: The agent's idle time in these tests, and what the garbage collector may take after it.
+IDLE = 3
+COLLECTOR_SECONDS = 30
+
+KINDS = "all,cm,secret,lease,sa,role,rolebinding"
+
+
+def picture(laptop: Callable[..., subprocess.CompletedProcess[str]], lab: LabBackend) -> list[str]:
+    """Routes, rules, interfaces and the two files."""
+    commands = (
+        ("ip", "-4", "route", "show", "table", "all"),
+        ("ip", "-6", "route", "show", "table", "all"),
+        ("ip", "rule"),
+        ("ip", "-6", "rule"),
+        ("ip", "-o", "link"),
+        ("sh", "-c", "sha256sum /etc/resolv.conf /etc/hosts; stat -c '%i %a %u' /etc/resolv.conf /etc/hosts"),
+    )
+    return [laptop(*command).stdout for command in commands]
+
+
+def wait_same(before: list[str], look: Callable[[], list[str]], seconds: float) -> float:
+    """Until it looks as before; how long that took."""
+    started = time.monotonic()
+    while look() != before:
+        assert time.monotonic() - started < seconds, "the laptop's network is not what it was"
+    return time.monotonic() - started
+
+
+def wait_cluster_empty(lab: LabBackend) -> None:
+    limit = time.monotonic() + IDLE + COLLECTOR_SECONDS
+    while left := lab.kubectl("get", KINDS, "-A", "-l", "control-by=kt", "-o", "name").split():
+        assert time.monotonic() < limit, left
+        time.sleep(0.5)
+
+
+@pytest.fixture
+def look(lab: LabBackend, laptop: Callable[..., subprocess.CompletedProcess[str]]) -> Callable[[], list[str]]:
+    return lambda: picture(laptop, lab)
+
+
+def connected(lab: LabBackend) -> Ktctl:
+    running = Ktctl(lab, "connect", "--image", lab.python_image, "--idle-exit", str(IDLE))
+    running.wait_ready()
+    return running
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_client_ends(lab: LabBackend, look: Callable[[], list[str]], number: signal.Signals) -> None:
+    before = look()
+    with connected(lab) as running:
+        assert look() != before
+        running.signal(number)
+        if number is signal.SIGKILL:
+            wait_same(before, look, LAPTOP_SECONDS)
+        code = running.wait_ended()
+    wait_same(before, look, LAPTOP_SECONDS)
+    assert code == (-signal.SIGKILL if number is signal.SIGKILL else 0)
+    wait_cluster_empty(lab)
+
+
+@pytest.mark.parametrize("by", ["disconnect", "connect"])
+def test_client_and_helper_killed(lab: LabBackend, look: Callable[[], list[str]], by: str) -> None:
+    before = look()
+    with connected(lab) as running:
+        os.kill(running.helper_pid(), signal.SIGKILL)
+        running.signal(signal.SIGKILL)
+        running.wait_ended()
+    assert look() != before, "nothing was left to restore: this test shows nothing"
+    if by == "disconnect":
+        code, answer = ktctl(lab, "disconnect")
+        assert code == 0
+        assert any("resolv.conf restored" in line for line in answer["restored"])
+    else:
+        with connected(lab):
+            pass
+    wait_same(before, look, LAPTOP_SECONDS)
+    wait_cluster_empty(lab)
+
+
+def test_disconnect_from_another_terminal(lab: LabBackend, look: Callable[[], list[str]]) -> None:
+    before = look()
+    with connected(lab) as running:
+        code, answer = ktctl(lab, "disconnect")
+        assert (code, answer["ended"]) == (0, True)
+        assert running.wait_ended() == 0
+    assert look() == before
+    wait_cluster_empty(lab)
+
+
+def test_nothing_to_disconnect(lab: LabBackend) -> None:
+    code, answer = ktctl(lab, "disconnect")
+    assert (code, answer["error"]["class"]) == (36, "NotConnected")
+
+
+@pytest.mark.parametrize("delay", [0.1, 0.4, 0.7, 1.0, 1.3])
+def test_interrupted_while_connecting(lab: LabBackend, look: Callable[[], list[str]], delay: float) -> None:
+    before = look()
+    with Ktctl(lab, "connect", "--image", lab.python_image, "--idle-exit", str(IDLE)) as running:
+        time.sleep(delay)
+        running.signal(signal.SIGINT)
+        running.wait_ended()
+    wait_same(before, look, LAPTOP_SECONDS)
+    wait_cluster_empty(lab)
+
+
+def test_shadow_pod_deleted_ends_the_connection(lab: LabBackend, look: Callable[[], list[str]]) -> None:
+    before = look()
+    with connected(lab) as running:
+        lab.kubectl("delete", "pod", running.ready["pod"], "--wait=false")
+        assert running.wait_ended(30) == 40
+    wait_same(before, look, LAPTOP_SECONDS)
+    wait_cluster_empty(lab)

@@ -1,0 +1,82 @@
+"""A transfer of many octets with a digest at both ends, while other connections exchange small messages.
+
+A program: `transfer.py down|up OCTETS OTHERS`; prints {"equal", "seconds", "others_exchanges", "others_failed"}.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "lab" / "samples"))
+
+from source import BLOCK, block, digest  # type: ignore[import-not-found]
+
+SEED = 7
+
+
+def down(octets: int) -> bool:
+    """GET."""
+    with socket.create_connection(("bytes", 9000), timeout=60) as connection:
+        connection.sendall(b"GET %d %d\n" % (octets, SEED))
+        hashed, left = hashlib.sha256(), octets
+        while left:
+            data = connection.recv(1 << 18)
+            if not data:
+                return False
+            hashed.update(data)
+            left -= len(data)
+    return bool(hashed.hexdigest() == digest(octets, SEED))
+
+
+def up(octets: int) -> bool:
+    """PUT."""
+    with socket.create_connection(("bytes", 9000), timeout=60) as connection:
+        connection.sendall(b"PUT %d\n" % octets)
+        data = block(SEED)
+        for _ in range(octets // BLOCK):
+            connection.sendall(data)
+        return bool(connection.makefile().readline().strip() == digest(octets, SEED))
+
+
+def other(stop: threading.Event, exchanges: list[int], failed: list[str]) -> None:
+    """Small messages to the echo service, until told to stop; at least one."""
+    try:
+        with socket.create_connection(("echo", 7), timeout=30) as connection:
+            while True:
+                connection.sendall(b"small message")
+                answer = b""
+                while len(answer) < 13:
+                    piece = connection.recv(100)
+                    if not piece:
+                        raise ConnectionResetError("closed")
+                    answer += piece
+                exchanges.append(1)
+                if stop.wait(0.05):
+                    return
+    except OSError as error:
+        failed.append(f"{type(error).__name__}: {error}")
+
+
+def main(direction: str, octets: int, others: int) -> None:
+    """Run."""
+    stop, exchanges, failed = threading.Event(), [], []  # type: ignore[var-annotated]
+    threads = [threading.Thread(target=other, args=(stop, exchanges, failed)) for _ in range(others)]
+    for thread in threads:
+        thread.start()
+    started = time.monotonic()
+    equal = {"down": down, "up": up}[direction](octets)
+    seconds = time.monotonic() - started
+    stop.set()
+    for thread in threads:
+        thread.join()
+    print(json.dumps({"equal": equal, "seconds": seconds, "others_exchanges": len(exchanges), "others_failed": failed}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
