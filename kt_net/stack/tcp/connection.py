@@ -261,9 +261,10 @@ class Connection(StateHolder):
             sending.window = header.window << sending.scale
             sending.window_seq = header.sequence
             sending.window_ack = number
-            if self.timer is Timer.PROBE and sending.window:
-                self._stop_timer()
-                self._retries = 0
+            if self.timer is Timer.PROBE:
+                self._retries = 0  # shut, but alive
+                if sending.window:
+                    self._stop_timer()
         return not self.is_in(State.CLOSED)
 
     def _established(self, header: TcpHeader) -> None:
