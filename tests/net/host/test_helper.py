@@ -1,0 +1,266 @@
+"""The host helper does a plan and undoes it, however its client ends."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kt_net.errors import HelperProtocolError, HostRefused, KtError
+from kt_net.host.client import HELPER, HostHelper, leftovers, replay_leftovers
+from kt_net.host.plan import HostPlan
+from kt_net.host.resolvconf import MARK
+from tests.net.namespaces import run_inside
+
+FILE = Path("/etc/resolv.conf")
+
+
+def plan(interface: str = "kt7", routes: tuple[str, ...] = ("10.245.0.0/16", "fd00:245::/64")) -> HostPlan:
+    return HostPlan(
+        interface=interface,
+        mtu=1500,
+        offload=True,
+        addresses=("198.18.255.253/32", "fd6b:746e:6574::1/128"),
+        routes=tuple(ipaddress.ip_network(route) for route in routes),
+        resolver_file=("/etc/resolv.conf", f"{MARK}\nnameserver 198.19.255.253\n"),
+    )
+
+
+def picture() -> list[str]:
+    commands = (["ip", "-4", "route"], ["ip", "-6", "route"], ["ip", "-o", "link"])
+    return [subprocess.run(command, capture_output=True, text=True, check=True).stdout for command in commands] + [
+        FILE.read_text(),
+        str(FILE.stat().st_ino),
+    ]
+
+
+def wait_same(before: list[str], seconds: float = 1.0) -> bool:
+    limit = time.monotonic() + seconds
+    while picture() != before:
+        if time.monotonic() > limit:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def applied_and_undone(how: str, state: str) -> dict[str, Any]:
+    before = picture()
+    helper = HostHelper.start(state)
+    applied = helper.apply(plan())
+    during = picture()
+    journal = [entry.name for entry in Path(state).iterdir()]
+    if how == "undo":
+        helper.undo()
+        os.close(applied.descriptor)
+    elif how == "end of file":
+        os.close(applied.descriptor)
+        helper.close()
+    else:
+        os.close(applied.descriptor)
+        helper._process.send_signal(getattr(signal, how))
+    same = wait_same(before)
+    with contextlib.suppress(KtError):
+        helper.close()
+    return {
+        "routed": "10.245.0.0/16 dev kt7" in during[0] and "fd00:245::/64 dev kt7" in during[1],
+        "names": "198.19.255.253" in during[3],
+        "inode": during[4] == before[4],
+        "journal": journal,
+        "same": same,
+        "left": [entry.name for entry in Path(state).iterdir()],
+    }
+
+
+@pytest.mark.parametrize("how", ["undo", "end of file", "SIGTERM", "SIGINT", "SIGHUP"])
+def test_undone(tmp_path: Path, how: str) -> None:
+    result = run_inside(applied_and_undone, tmp_path, how, str(tmp_path / "state"))
+    assert result == {
+        "routed": True,
+        "names": True,
+        "inode": True,
+        "journal": ["journal-kt7.json"],
+        "same": True,
+        "left": [],
+    }
+
+
+CLIENT = """
+import os, sys, time
+from kt_net.host.client import HostHelper
+from tests.net.host.test_helper import plan
+helper = HostHelper.start(sys.argv[1])
+helper.apply(plan())
+print(helper._process.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def client_killed(also_helper: bool, state: str) -> dict[str, Any]:
+    before = picture()
+    client = subprocess.Popen([sys.executable, "-c", CLIENT, state], stdout=subprocess.PIPE, text=True)
+    assert client.stdout is not None
+    helper = int(client.stdout.readline())
+    changed = picture() != before
+    if also_helper:
+        os.kill(helper, signal.SIGKILL)
+    client.kill()
+    client.wait()
+    result: dict[str, Any] = {"changed": changed, "left": leftovers(state) if also_helper else False}
+    if also_helper:
+        result["said"] = replay_leftovers(state)
+        result["again"] = replay_leftovers(state)
+    result["same"] = wait_same(before)
+    return result
+
+
+def test_client_killed(tmp_path: Path) -> None:
+    assert run_inside(client_killed, tmp_path, False, str(tmp_path / "state")) == {
+        "changed": True,
+        "left": False,
+        "same": True,
+    }
+
+
+def test_client_and_helper_killed(tmp_path: Path) -> None:
+    result = run_inside(client_killed, tmp_path, True, str(tmp_path / "state"))
+    assert result["changed"]
+    assert result["left"]
+    assert result["same"]
+    assert "/etc/resolv.conf restored" in result["said"]
+    assert result["again"] == []
+
+
+def living_helper_is_left_alone(state: str) -> list[Any]:
+    helper = HostHelper.start(state)
+    applied = helper.apply(plan())
+    during = picture()
+    said = replay_leftovers(state)
+    same = picture() == during
+    os.close(applied.descriptor)
+    helper.close()
+    return [said, same]
+
+
+def test_replay_leaves_a_living_helper_alone(tmp_path: Path) -> None:
+    assert run_inside(living_helper_is_left_alone, tmp_path, str(tmp_path / "state")) == [[], True]
+
+
+def changed_by_somebody_else(state: str) -> list[Any]:
+    helper = HostHelper.start(state)
+    applied = helper.apply(plan())
+    FILE.write_text("nameserver 192.0.2.99\n")
+    said = helper.undo()
+    os.close(applied.descriptor)
+    helper.close()
+    return [said, FILE.read_text()]
+
+
+def test_a_file_that_somebody_else_has_changed_is_left_as_it_is(tmp_path: Path) -> None:
+    said, text = run_inside(changed_by_somebody_else, tmp_path, str(tmp_path / "state"))
+    assert text == "nameserver 192.0.2.99\n"
+    assert any("somebody else" in line for line in said)
+
+
+def failing_step(state: str) -> list[Any]:
+    before = picture()
+    helper = HostHelper.start(state)
+    error = ""
+    try:
+        # A route that is there already: the kernel refuses the plan half-way.
+        helper.apply(plan(routes=("10.245.0.0/16", "198.18.255.253/32", "198.18.255.253/32")))
+    except HostRefused as refused:
+        error = refused.why
+    same = wait_same(before)
+    helper.close()
+    return [error, same, [entry.name for entry in Path(state).iterdir()]]
+
+
+def test_a_step_that_fails_undoes_the_ones_before(tmp_path: Path) -> None:
+    error, same, left = run_inside(failing_step, tmp_path, str(tmp_path / "state"))
+    assert "ip:" in error
+    assert same
+    assert left == []
+
+
+def without_ipv6(state: str) -> list[str]:
+    for name in ("all", "default"):
+        Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").write_text("1")
+    helper = HostHelper.start(state)
+    applied = helper.apply(plan())
+    os.close(applied.descriptor)
+    helper.close()
+    return list(applied.skipped)
+
+
+def test_ipv6_switched_off_leaves_its_routes_out(tmp_path: Path) -> None:
+    assert run_inside(without_ipv6, tmp_path, str(tmp_path / "state")) == ["fd00:245::/64"]
+
+
+def foreign_octets(state: str) -> list[Any]:
+    answers = []
+    for data in (
+        b"nonsense\n",
+        b"[]\n",
+        b"{}\n",
+        b'{"do": "apply", "plan": {"x": 1}}\n',
+        b"\xff\xfe\n",
+        b"[" * 5000 + b"\n",
+    ):
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        process = subprocess.Popen([sys.executable, "-I", str(HELPER), "--state-dir", state], stdin=theirs.fileno())
+        theirs.close()
+        ours.sendall(data)
+        answers.append(json.loads(ours.recv(65536))["ok"])
+        ours.close()
+        answers.append(process.wait(10))
+    return answers
+
+
+def test_foreign_octets_are_refused_in_words(tmp_path: Path) -> None:
+    assert run_inside(foreign_octets, tmp_path, str(tmp_path / "state")) == [False, 0] * 6
+
+
+def unsafe_state_folder(state: str) -> list[str]:
+    folder = Path(state)
+    folder.mkdir()
+    folder.chmod(0o777)
+    helper = HostHelper.start(state)
+    try:
+        helper.apply(plan())
+    except HostRefused as refused:
+        return [refused.why]
+    finally:
+        helper.close()
+    return []
+
+
+def test_a_state_folder_that_others_write_to_is_refused(tmp_path: Path) -> None:
+    (why,) = run_inside(unsafe_state_folder, tmp_path, str(tmp_path / "state"))
+    assert "only root" in why
+
+
+def second_plan(state: str) -> str:
+    helper = HostHelper.start(state)
+    applied = helper.apply(plan())
+    try:
+        helper.apply(plan("kt8"))
+    except HelperProtocolError as error:
+        return error.why
+    finally:
+        os.close(applied.descriptor)
+        helper.close()
+    return ""
+
+
+def test_one_plan_at_a_time(tmp_path: Path) -> None:
+    assert "in force" in run_inside(second_plan, tmp_path, str(tmp_path / "state"))

@@ -1,0 +1,224 @@
+"""Where names go, what comes back, and what is told when nothing does."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+from dnslib import QTYPE, RCODE, RR, A, DNSRecord
+from dnslib.dns import EDNS0
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kt_net.dns.messages import truncated
+from kt_net.dns.resolver import ASK_SECONDS, MAX_ASKS, Answer, Ask, Resolver, Transport, Upstream
+from kt_net.dns.routing import MACHINE, Routing, Way
+
+PREFIXES = [ipaddress.ip_network("10.96.0.0/16"), ipaddress.ip_network("fd00:96::/112")]
+
+
+def routing() -> Routing:
+    return Routing(cluster_domain="cluster.local", namespace="shop", namespaces=["default", "dev"], prefixes=PREFIXES)
+
+
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("web.default.svc.cluster.local", Way("web.default.svc.cluster.local", False)),
+        ("cluster.local", Way("cluster.local", False)),
+        ("web", Way("web.shop.svc.cluster.local", True)),
+        ("web.default", Way("web.default.svc.cluster.local", True)),
+        ("web.shop", Way("web.shop.svc.cluster.local", True)),
+        ("redis-0.redis.default", Way("redis-0.redis.default.svc.cluster.local", True)),
+        ("web.default.svc", Way("web.default.svc.cluster.local", True)),
+        ("www.example.dev", Way("www.example.dev.svc.cluster.local", True)),
+        ("example.com", MACHINE),
+        ("notcluster.local", MACHINE),
+        ("svc", Way("svc.shop.svc.cluster.local", True)),
+        ("", MACHINE),
+        ("1.0.96.10.in-addr.arpa", Way("1.0.96.10.in-addr.arpa", False)),
+        ("1.0.168.192.in-addr.arpa", MACHINE),
+        ("x.in-addr.arpa", MACHINE),
+        ("1." + "0." * 19 + "6.9.0.0.0.0.d.f.ip6.arpa", MACHINE),
+        (
+            "1.0.0.0." + "0." * 20 + "6.9.0.0.0.0.d.f.ip6.arpa",
+            Way("1.0.0.0." + "0." * 20 + "6.9.0.0.0.0.d.f.ip6.arpa", False),
+        ),
+    ],
+)
+def test_way(name: str, way: Way) -> None:
+    assert routing().way(name) == way
+
+
+def test_namespaces_change() -> None:
+    table = routing()
+    assert table.way("web.new") == MACHINE
+    table.update_namespaces(["new"])
+    assert table.way("web.new").cluster_name == "web.new.svc.cluster.local"
+    assert table.way("web.default") == MACHINE
+
+
+class Machine:
+    """A resolver and its conversation."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.resolver = Resolver(
+            namespace="shop", namespaces=["default"], entropy=self._entropy, cluster_prefixes=PREFIXES
+        )
+
+    def _entropy(self, count: int) -> bytes:
+        self.number += 1
+        return self.number.to_bytes(count, "big")
+
+    def query(self, name: str, kind: str = "A", *, transport: Transport = Transport.UDP, edns: int = 0) -> DNSRecord:
+        record = DNSRecord.question(name, kind)
+        if edns:
+            record.add_ar(EDNS0(udp_len=edns))
+        self.resolver.receive_query(record.pack(), client="program", transport=transport, now=0.0)
+        return record
+
+    def ask(self) -> Ask:
+        event = self.resolver.next_event()
+        assert isinstance(event, Ask)
+        return event
+
+    def answer(self) -> DNSRecord:
+        event = self.resolver.next_event()
+        assert isinstance(event, Answer)
+        assert event.client == "program"
+        return DNSRecord.parse(event.data)
+
+
+def reply(ask: Ask, *addresses: str, rcode: int = RCODE.NOERROR) -> bytes:
+    answer = DNSRecord.parse(ask.data).reply()
+    answer.header.rcode = rcode
+    for address in addresses:
+        answer.add_answer(RR(answer.q.qname, QTYPE.A, rdata=A(address), ttl=17))
+    return bytes(answer.pack())
+
+
+def test_cluster_name_passes_as_it_is() -> None:
+    machine = Machine()
+    asked = machine.query("web.default.svc.cluster.local")
+    ask = machine.ask()
+    assert ask.upstream is Upstream.CLUSTER
+    machine.resolver.receive_answer(ask.ask, reply(ask, "10.96.0.1"), now=0.1)
+    answer = machine.answer()
+    assert (answer.header.id, str(answer.rr[0].rdata), answer.rr[0].ttl) == (asked.header.id, "10.96.0.1", 17)
+
+
+def test_expanded_name_comes_back_as_asked() -> None:
+    machine = Machine()
+    machine.query("WeB")
+    ask = machine.ask()
+    assert str(DNSRecord.parse(ask.data).q.qname) == "web.shop.svc.cluster.local."
+    machine.resolver.receive_answer(ask.ask, reply(ask, "10.96.0.2"), now=0.1)
+    answer = machine.answer()
+    assert str(answer.q.qname) == "WeB."
+    assert str(answer.rr[0].rname) == "WeB."
+
+
+def test_nxdomain_of_the_cluster_goes_on_to_the_machine() -> None:
+    machine = Machine()
+    machine.query("printer")
+    ask = machine.ask()
+    machine.resolver.receive_answer(ask.ask, reply(ask, rcode=RCODE.NXDOMAIN), now=0.1)
+    second = machine.ask()
+    assert (second.upstream, str(DNSRecord.parse(second.data).q.qname)) == (Upstream.MACHINE, "printer.")
+    machine.resolver.receive_answer(second.ask, reply(second, "192.168.0.9"), now=0.2)
+    assert str(machine.answer().rr[0].rdata) == "192.168.0.9"
+
+
+def test_nxdomain_under_the_cluster_domain_is_the_answer() -> None:
+    machine = Machine()
+    machine.query("no.default.svc.cluster.local")
+    ask = machine.ask()
+    machine.resolver.receive_answer(ask.ask, reply(ask, rcode=RCODE.NXDOMAIN), now=0.1)
+    assert machine.answer().header.rcode == RCODE.NXDOMAIN
+
+
+def test_failure_is_servfail_not_a_lie() -> None:
+    machine = Machine()
+    machine.query("web")
+    machine.resolver.ask_failed(machine.ask().ask, now=0.1)
+    assert machine.answer().header.rcode == RCODE.SERVFAIL
+
+
+def test_silence_is_servfail_in_time() -> None:
+    machine = Machine()
+    machine.query("example.com")
+    machine.ask()
+    assert machine.resolver.next_timer() == ASK_SECONDS
+    machine.resolver.handle_timer(now=ASK_SECONDS)
+    assert machine.answer().header.rcode == RCODE.SERVFAIL
+    assert machine.resolver.next_timer() is None
+
+
+def test_answers_to_something_else_are_not_taken() -> None:
+    machine = Machine()
+    machine.query("example.com")
+    ask = machine.ask()
+    good = reply(ask, "192.0.2.1")
+    wrong_id = bytes([good[0] ^ 1]) + good[1:]
+    other = DNSRecord.question("other.com")
+    other.header.id = DNSRecord.parse(ask.data).header.id
+    for forged in (wrong_id, bytes(other.reply().pack()), ask.data):
+        machine.resolver.receive_answer(ask.ask, forged, now=0.1)
+        assert machine.resolver.next_event() is None
+    machine.resolver.receive_answer(ask.ask, good, now=0.2)
+    assert str(machine.answer().rr[0].rdata) == "192.0.2.1"
+
+
+def test_large_answers_are_truncated_over_udp_and_whole_over_tcp() -> None:
+    addresses = [f"10.0.0.{last}" for last in range(1, 60)]
+    for transport, edns, whole in ((Transport.UDP, 0, False), (Transport.UDP, 4096, True), (Transport.TCP, 0, True)):
+        machine = Machine()
+        machine.query("many.default.svc.cluster.local", transport=transport, edns=edns)
+        ask = machine.ask()
+        assert ask.transport is transport
+        machine.resolver.receive_answer(ask.ask, reply(ask, *addresses), now=0.1)
+        answer = machine.answer()
+        assert (answer.header.tc, len(answer.rr)) == ((0, 59) if whole else (1, 0))
+
+
+def test_truncated_without_a_question() -> None:
+    assert truncated(bytes(12) + bytes(600), 512) == b"\0\0\x02\0" + bytes(8)
+
+
+def test_too_many_questions_are_servfail() -> None:
+    machine = Machine()
+    for number in range(MAX_ASKS):
+        machine.query(f"name{number}.example.com")
+        machine.ask()
+    machine.query("one.more.example.com")
+    assert machine.answer().header.rcode == RCODE.SERVFAIL
+
+
+def test_what_is_no_query() -> None:
+    machine = Machine()
+    machine.resolver.receive_query(
+        b"\x12\x34\x01\x00" + b"\xff" * 20, client="program", transport=Transport.UDP, now=0.0
+    )
+    answer = machine.answer()
+    assert (answer.header.id, answer.header.rcode) == (0x1234, RCODE.FORMERR)
+    machine.resolver.receive_query(b"x", client="program", transport=Transport.UDP, now=0.0)
+    assert machine.resolver.next_event() is None
+    assert machine.resolver.dropped == 1
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.binary(max_size=80), st.lists(st.tuples(st.integers(0, 60), st.integers(0, 255)), max_size=5))
+def test_foreign_octets(data: bytes, changes: list[tuple[int, int]]) -> None:
+    machine = Machine()
+    mutated = bytearray(DNSRecord.question("web.default").pack())
+    for at, octet in changes:
+        mutated[at % len(mutated)] = octet
+    for query in (data, bytes(mutated)):
+        machine.resolver.receive_query(query, client="program", transport=Transport.UDP, now=0.0)
+    while (event := machine.resolver.next_event()) is not None:
+        if isinstance(event, Ask):
+            machine.resolver.receive_answer(event.ask, bytes(mutated), now=0.1)
+            machine.resolver.receive_answer(event.ask, event.data[:2] + data, now=0.1)
+    machine.resolver.handle_timer(now=100.0)
+    assert machine.resolver.next_timer() is None

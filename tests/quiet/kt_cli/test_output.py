@@ -1,0 +1,128 @@
+"""Every error has a code and a next step; JSON keeps to its schema; help is quick because nothing heavy is imported."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from typer.testing import CliRunner
+
+import kt_cli
+from kt_cli.exits import EXITS, exit_code
+from kt_cli.main import app
+from kt_cli.output import Format, Printer
+from kt_cli.running import Stopped, StopSwitch, guarded
+from kt_net import errors
+
+SCHEMA = json.loads((Path(kt_cli.__file__).parent / "output.schema.json").read_text())
+
+
+def classes(root: type[errors.KtError] = errors.KtError) -> list[type[errors.KtError]]:
+    return [found for child in root.__subclasses__() for found in (child, *classes(child))]
+
+
+LEAVES = [found for found in classes() if not found.__subclasses__()]
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_every_error_has_code_words_and_next_step(leaf: type[errors.KtError]) -> None:
+    error = leaf("something is wrong")
+    assert leaf.__doc__
+    assert error.next_step
+    assert 0 < exit_code(error) < 128
+
+
+def test_branches_cannot_be_raised() -> None:
+    for branch in (errors.KtError, errors.LocalProtocolError, errors.RemoteProtocolError, errors.EnvironmentFault):
+        with pytest.raises(TypeError):
+            branch("x")
+
+
+def test_codes_are_told_apart() -> None:
+    codes = [code for kind, code in EXITS.items() if kind is not errors.KtError]
+    assert len(set(codes)) == len(codes)
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_errors_as_json(leaf: type[errors.KtError], capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> int:
+        raise leaf("what", why="why")
+
+    code = guarded(Printer("connect", Format.json), False, fail)
+    answer = json.loads(capsys.readouterr().out)
+    jsonschema.validate(answer, SCHEMA)
+    assert (answer["exit"], answer["error"]["class"]) == (code, leaf.__name__)
+
+
+def test_errors_as_text(capsys: pytest.CaptureFixture[str]) -> None:
+    printer = Printer("connect", Format.text)
+    printer.step("one step")
+    assert printer.error(errors.NoKubeconfig("no kubeconfig at x", why="gone")) == 10
+    said = capsys.readouterr()
+    assert said.out == "one step\n"
+    assert said.err.splitlines()[:2] == ["error: no kubeconfig at x", "  why: gone"]
+    assert said.err.splitlines()[2].startswith("  next: ")
+
+
+def test_a_bug_is_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert guarded(Printer("status", Format.text), False, lambda: 1 // 0) == 70
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_steps_and_results_keep_to_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    printer = Printer("connect", Format.json)
+    printer.step("step")
+    printer.result("text", state="connected")
+    said = capsys.readouterr()
+    for line in (said.out, said.err):
+        jsonschema.validate(json.loads(line), SCHEMA)
+
+
+def run(*arguments: str) -> tuple[int, Any]:
+    result = CliRunner().invoke(app, list(arguments))
+    return result.exit_code, result
+
+
+@pytest.mark.parametrize("command", [[], ["connect"], ["disconnect"], ["forward"], ["status"], ["version"]])
+def test_help(command: list[str]) -> None:
+    code, result = run(*command, "--help")
+    assert code == 0
+    assert "Usage" in result.output
+
+
+def test_flags_before_and_after_the_command() -> None:
+    for arguments in (("--output", "json", "version"), ("version", "--output", "json")):
+        code, result = run(*arguments)
+        assert code == 0
+        jsonschema.validate(json.loads(result.output), SCHEMA)
+
+
+def test_camel_case_of_the_predecessor_is_known() -> None:
+    code, result = run("connect", "--podCreationTimeout", "x")
+    assert code == 2
+    assert "No such option" not in result.output
+
+
+def test_unknown_command_and_flag() -> None:
+    assert run("teleport")[0] == 2
+    assert run("status", "--sideways")[0] == 2
+
+
+def test_nothing_heavy_is_imported_for_help() -> None:
+    assert "kt_cli.main" in sys.modules
+    source = Path(kt_cli.__file__).parent
+    for file in source.glob("*.py"):
+        top = [line for line in file.read_text().splitlines() if line.startswith(("import ", "from "))]
+        assert not any("kubernetes" in line or "kt_net.session" in line or "kt_net.kube" in line for line in top), file
+
+
+def test_signals_interrupt_once_and_then_only_wish() -> None:
+    switch = StopSwitch()
+    with pytest.raises(Stopped):
+        switch._handle(2, None)
+    assert switch.stop.is_set()
+    switch._handle(2, None)

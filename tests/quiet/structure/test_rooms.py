@@ -1,0 +1,57 @@
+"""The house rules: signs on the doors, floors that hold, licences of what is shipped."""
+
+from __future__ import annotations
+
+import ast
+import re
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+PACKAGES = sorted(
+    path.parent
+    for path in ROOT.glob("*/**/__init__.py")
+    if path.parts[len(ROOT.parts)] in ("kt_net", "kt_cli", "shadow_image", "kt_dashboard")
+)
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: str(package.relative_to(ROOT)))
+def test_every_package_has_its_sign(package: Path) -> None:
+    text = ast.get_docstring(ast.parse((package / "__init__.py").read_text()))
+    assert text
+    assert "Not here:" in text
+
+
+#: GPL and friends may judge in tests; what users get is permissive.
+PERMISSIVE = re.compile(r"apache|mit|bsd|psf|python software|mpl|isc", re.IGNORECASE)
+
+
+def test_licences_of_what_is_shipped() -> None:
+    names = [
+        re.split(r"[<>=; \[]", requirement)[0]
+        for requirement in metadata.requires("ktnet") or ()
+        if "extra ==" not in requirement
+    ]
+    assert names
+    for name in names:
+        info = metadata.metadata(name)
+        said = " ".join(
+            [info.get("License-Expression") or "", info.get("License") or "", *(info.get_all("Classifier") or ())]
+        )
+        assert PERMISSIVE.search(said), f"{name}: {said[:200]}"
+
+
+def test_scapy_is_nowhere_in_the_product() -> None:
+    for folder in ("kt_net", "kt_cli", "shadow_image", "kt_dashboard"):
+        for file in (ROOT / folder).rglob("*.py"):
+            assert "scapy" not in file.read_text(), file
+
+
+def test_conformance_rows_name_tests_that_exist() -> None:
+    text = (ROOT / "docs" / "conformance.md").read_text()
+    named = set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text))
+    assert named
+    for file, test in named:
+        assert f"def {test}(" in (ROOT / file).read_text(), f"{file}::{test}"
