@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import itertools
 import socket
 from typing import Any
 
@@ -37,17 +38,37 @@ def nameservers(text: str) -> list[IPAddress]:
 
 
 def own_addresses() -> list[IPAddress]:
-    """The addresses from which the pod would speak to the world, per family; no packet is sent."""
+    """The pod's addresses, as its kernel lists them (proc_net(5)); loopback and link-local ones left out."""
     found: list[IPAddress] = []
-    for family, far in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
-        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((far, 9))
-            found.append(ipaddress.ip_address(probe.getsockname()[0].partition("%")[0]))
-    with contextlib.suppress(OSError):
-        for info in socket.getaddrinfo(socket.gethostname(), None):
-            address = ipaddress.ip_address(str(info[4][0]).partition("%")[0])
-            if address not in found and not address.is_loopback:
-                found.append(address)
+    for address in (*_local_ipv4(_read("/proc/net/fib_trie")), *_local_ipv6(_read("/proc/net/if_inet6"))):
+        if address not in found and not address.is_loopback and not address.is_link_local:
+            found.append(address)
+    return found
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def _local_ipv4(trie: str) -> list[IPAddress]:
+    """Leaves of the routing trie that are host addresses of this machine: the address stands on the line before."""
+    found: list[IPAddress] = []
+    for leaf, kind in itertools.pairwise(trie.splitlines()):
+        if "/32 host LOCAL" in kind and "|-- " in leaf:
+            with contextlib.suppress(ValueError):
+                found.append(ipaddress.ip_address(leaf.rpartition("|-- ")[2].strip()))
+    return found
+
+
+def _local_ipv6(table: str) -> list[IPAddress]:
+    found: list[IPAddress] = []
+    for line in table.splitlines():
+        with contextlib.suppress(ValueError, IndexError):
+            found.append(ipaddress.IPv6Address(bytes.fromhex(line.split()[0])))
     return found
 
 

@@ -37,9 +37,8 @@ def test_licences_of_what_is_shipped() -> None:
     assert names
     for name in names:
         info = metadata.metadata(name)
-        said = " ".join(
-            [info.get("License-Expression") or "", info.get("License") or "", *(info.get_all("Classifier") or ())]
-        )
+        fields = ("License-Expression", "License", "Classifier")
+        said = " ".join(str(line) for field in fields for line in info.get_all(field, []))
         assert PERMISSIVE.search(said), f"{name}: {said[:200]}"
 
 
