@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CLUSTER ?= lab
 
-.PHONY: help demo test test-quick test-long check bench lab lab-down packages format clean
+.PHONY: help demo test test-quick test-long check lab lab-down packages format clean
 .DEFAULT_GOAL := help
 
 help:
