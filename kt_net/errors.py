@@ -168,7 +168,7 @@ class CredentialsRejected(EnvironmentFault):
 class PermissionMissing(EnvironmentFault):
     """The account may not do what is needed; `what` names verb and resource."""
 
-    default_next_step = "ask an administrator for a Role that allows this (README, \"Rights in the cluster\")"
+    default_next_step = 'ask an administrator for a Role that allows this (README, "Rights in the cluster")'
 
 
 class ObjectMissing(EnvironmentFault):
