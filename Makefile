@@ -51,7 +51,10 @@ packages: $(STAMP)
 
 # python-pytun is a C extension: it needs a compiler and Python's headers, which Debian does not have by default.
 $(STAMP): pyproject.toml
-	@command -v gcc >/dev/null || { [ "$$(id -u)" = 0 ] && echo "installing Debian packages: gcc libc6-dev python3-dev python3-venv" && apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qqy install --no-install-recommends gcc libc6-dev python3-dev python3-venv >/dev/null; }
+	@$(PYTHON) -c 'import ensurepip, os, shutil, sysconfig; assert shutil.which("gcc") and os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h"))' 2>/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "installing Debian packages: gcc libc6-dev python3-dev python3-venv" \
+	       && apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qqy install --no-install-recommends gcc libc6-dev python3-dev python3-venv >/dev/null; } \
+	  || { echo "a C compiler, Python's headers and venv are needed (Debian: gcc libc6-dev python3-dev python3-venv)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -e '.[dev]'
 	@touch $(STAMP)

@@ -12,6 +12,7 @@ import struct
 from collections import deque
 from collections.abc import Callable
 
+from kt_net.errors import StreamClosed
 from kt_net.relay.streams import Stream
 from kt_net.relay.tcp import UNREACHABLE
 from kt_net.stack import Stack
@@ -64,12 +65,15 @@ class DatagramJoint:
     def stream_refused(self, code: ReplyCode, *, now: float) -> None:
         """The agent has no way to the destination."""
         self._closed(self.flow)
-        self._refuse(code, now=now)
+        self._say(code, now=now)
 
     def stream_data(self, data: bytes | memoryview, *, now: float) -> None:
         """Datagrams from the far side, in whatever pieces."""
         for datagram in self._parser.receive(data):
-            self._deliver(datagram, now=now)
+            try:
+                self._deliver(datagram, now=now)
+            except StreamClosed:
+                pass  # the flow had to make room; its UdpFlowExpired is on the way
         if self.stream is not None:
             self.stream.consume(len(data), now=now)
 
@@ -87,7 +91,13 @@ class DatagramJoint:
     def stream_reset(self, *, now: float) -> None:
         """The far side answered "port unreachable"."""
         self._closed(self.flow)
-        self._refuse(ReplyCode.CONNECTION_REFUSED, now=now)
+        self._say(ReplyCode.CONNECTION_REFUSED, now=now)
+
+    def _say(self, code: ReplyCode, *, now: float) -> None:
+        try:
+            self._refuse(code, now=now)
+        except StreamClosed:
+            pass  # nobody waits for the answer any more
 
     # -- what UDP and echo do differently
 

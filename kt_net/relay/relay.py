@@ -96,7 +96,10 @@ class Relay:
             busy = self._switchboard.pump(now=now)
             while (flow_event := self._stack.next_event()) is not None:
                 busy = True
-                self._flow_event(flow_event, now=now)
+                try:
+                    self._flow_event(flow_event, now=now)
+                except StreamClosed:
+                    pass  # a later packet of the same batch has ended the flow; that event is on the way
             while (name_event := self._resolver.next_event()) is not None:
                 busy = True
                 self._name_event(name_event, now=now)

@@ -76,7 +76,10 @@ class Stream:
     def send(self, data: bytes | memoryview, *, now: float) -> None:
         """Send payload; more than `room` waits in the tunnel."""
         if self.open:
-            self._tunnel.send(self.number, data, now=now)
+            try:
+                self._tunnel.send(self.number, data, now=now)
+            except StreamClosed:
+                pass  # the peer has reset it; its StreamReset is on the way
 
     def consume(self, octets: int, *, now: float) -> None:
         """The owner has disposed of received octets: the far side may send as many again."""

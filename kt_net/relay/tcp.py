@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from kt_net.errors import StreamClosed
 from kt_net.relay.streams import Stream
 from kt_net.stack import Stack, Unreachable
 from kt_net.tunnel.requests import Reply, ReplyCode
@@ -69,20 +70,29 @@ class TcpJoint:
         """The far side has connected: now the SYN is answered."""
         if self.stream is not None:
             self._window = self.stream.room
-        self._stack.accept(self.flow, window=self._window, now=now)
+        try:
+            self._stack.accept(self.flow, window=self._window, now=now)
+        except StreamClosed:
+            pass  # the program has given up; its FlowReset is on the way
 
     def stream_refused(self, code: ReplyCode, *, now: float) -> None:
         """The far side could not be reached: the program is told so, as the network would."""
         self._closed(self.flow)
         reason = UNREACHABLE.get(code)
-        if reason is None:
-            self._stack.refuse(self.flow, now=now)
-        else:
-            self._stack.unreachable(self.flow, reason, now=now)
+        try:
+            if reason is None:
+                self._stack.refuse(self.flow, now=now)
+            else:
+                self._stack.unreachable(self.flow, reason, now=now)
+        except StreamClosed:
+            pass  # nobody waits for the answer any more
 
     def stream_data(self, data: bytes | memoryview, *, now: float) -> None:
         """Payload for the program."""
-        self._stack.send(self.flow, data, now=now)
+        try:
+            self._stack.send(self.flow, data, now=now)
+        except StreamClosed:
+            pass  # the program has reset the flow; its FlowReset is on the way
 
     def stream_room(self, *, now: float) -> None:
         """The stream may carry more: let the program send as much more."""
@@ -92,7 +102,10 @@ class TcpJoint:
         extra = self.stream.room - self._window
         if extra > 0:
             self._window += extra
-            self._stack.grant(self.flow, extra, now=now)
+            try:
+                self._stack.grant(self.flow, extra, now=now)
+            except StreamClosed:
+                pass  # its FlowReset is on the way
 
     def stream_finished(self, *, now: float) -> None:
         """The far side will send nothing more."""

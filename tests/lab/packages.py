@@ -31,9 +31,7 @@ PACKAGES = {
     "curl": "/usr/bin/curl",
     "bind9-dnsutils": "/usr/bin/dig",
     "python3": "/usr/bin/python3",
-    "python3-venv": "/usr/lib/python3/dist-packages",
     "util-linux": "/usr/bin/nsenter",
-    "gcc": "/usr/bin/gcc",
 }
 
 

@@ -146,6 +146,32 @@ def test_reset_passes_both_ways() -> None:
     assert [packet[TCP].flags for packet in world.turn()] == ["RA"]
 
 
+def test_everything_at_once_in_one_batch() -> None:
+    """What crosses on the way must not end more than its own flow."""
+    world = World()
+    stream = opened(world)
+    world.pair.agent.send(stream, b"data", now=world.pair.now)
+    world.pair.carry()
+    world.program(segment("R", 101, 0))  # the reset and the agent's data meet
+    assert StreamReset(stream) in world.agent()
+    for code in (ReplyCode.SUCCEEDED, ReplyCode.CONNECTION_REFUSED, ReplyCode.HOST_UNREACHABLE):
+        world.program(syn())
+        (event, *_) = (found for found in world.agent() if isinstance(found, StreamOpened))
+        world.pair.agent.send(event.stream, Reply(code).emit(), now=world.pair.now)
+        world.pair.carry()
+        world.program(segment("R", 101, 0))  # the program gives up while the reply comes
+    world.program(syn(), segment("R", 101, 0))  # asked and given up in one batch
+    resolver = IP(src=PROGRAM, dst=RESOLVER) / TCP(sport=4000, dport=53, flags="S", seq=100)
+    given_up = IP(src=PROGRAM, dst=RESOLVER) / TCP(sport=4000, dport=53, flags="R", seq=101)
+    world.program(resolver, given_up)
+    refused = IP(src=PROGRAM, dst=RESOLVER) / TCP(sport=4000, dport=81, flags="S", seq=100)
+    world.program(refused, IP(src=PROGRAM, dst=RESOLVER) / TCP(sport=4000, dport=81, flags="R", seq=101))
+    assert world.relay.flows == 0
+    world.turn()
+    world.agent()
+    assert opened(world)
+
+
 def test_the_window_of_the_program_is_the_credit_of_the_stream() -> None:
     world = World()
     stream = opened(world)
