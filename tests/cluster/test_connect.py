@@ -65,6 +65,35 @@ def test_transfer_is_whole_while_others_work(
     assert done["others_exchanges"] >= 50
 
 
+def test_aborted_transfers_end_only_themselves(
+    laptop: Callable[..., subprocess.CompletedProcess[str]], connection: Ktctl
+) -> None:
+    code = (
+        "import socket, struct\n"
+        "for number in range(60):\n"
+        "  s = socket.create_connection(('bytes', 9000), 10)\n"
+        "  s.sendall(b'GET 50000000 1\\n' if number % 2 else b'PUT 50000000\\n' + bytes(200000))\n"
+        "  if number % 2: s.recv(100000)\n"
+        "  s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))\n"
+        "  s.close()\n"
+        "s = socket.create_connection(('echo', 7), 10)\ns.sendall(b'alive')\nprint(s.recv(5).decode())\n"
+    )
+    assert laptop(sys.executable, "-c", code).stdout.strip() == "alive"
+    assert connection.process.poll() is None
+
+
+def test_many_connections_at_once(
+    laptop: Callable[..., subprocess.CompletedProcess[str]], connection: Ktctl, long: bool
+) -> None:
+    code = (
+        "import socket, sys\n"
+        "many = [socket.create_connection(('echo', 7), 20) for _ in range(int(sys.argv[1]))]\n"
+        "for number, s in enumerate(many): s.sendall(str(number).encode().zfill(6))\n"
+        "print(all(s.recv(6) == str(number).encode().zfill(6) for number, s in enumerate(many)))\n"
+    )
+    assert laptop(sys.executable, "-c", code, str(900 if long else 300)).stdout.strip() == "True"
+
+
 def test_dns_over_tcp_and_large_answers(
     laptop: Callable[..., subprocess.CompletedProcess[str]], connection: Ktctl
 ) -> None:
