@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -41,16 +40,25 @@ class Processes:
         words = [str(word) for word in command]
         if namespace:
             words = ["nsenter", f"--net=/run/netns/{namespace}", *words]
-        with open(self._logs / f"{name}.log", "ab") as log:
-            process = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/"
+        with open(self._logs / f"{name}.log", "ab") as log, open(os.devnull) as nothing:
+            # Not Popen: it outlives us on purpose, and Popen warns of that, which fails a test that starts the lab.
+            pid = os.posix_spawnp(
+                "env",
+                ["env", "--chdir=/", *words],
+                os.environ,
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, nothing.fileno(), 0),
+                    (os.POSIX_SPAWN_DUP2, log.fileno(), 1),
+                    (os.POSIX_SPAWN_DUP2, log.fileno(), 2),
+                ],
+                setsid=True,
             )
-        ticks = start_time(process.pid)
+        ticks = start_time(pid)
         if ticks is None:
             raise LabError(f"{name} ended at once: {self.log(name)}")
-        self._known[name] = (process.pid, ticks)
+        self._known[name] = (pid, ticks)
         self._file.write_text(json.dumps(self._known))
-        return process.pid
+        return pid
 
     def pid(self, name: str) -> int | None:
         """Of a living one."""
