@@ -99,6 +99,7 @@ class Lab:
             "the node", lambda: "True" in self.kubectl("get", "node", daemons.NODE, "-o", _READY_PATH, check=False)
         )
         self._wait("the samples", self._samples_ready, seconds=120)
+        self._wait("Services", self._services_answer)
         (self.instance.state / READY).write_text("")
         say("the lab is up")
 
@@ -106,6 +107,19 @@ class Lab:
         listed = json.loads(self.kubectl("get", "deploy,sts", "-A", "-o", "json", check=False) or "{}")
         items = listed.get("items", [])
         return bool(items) and all(item["status"].get("readyReplicas", 0) >= item["spec"]["replicas"] for item in items)
+
+    def _services_answer(self) -> bool:
+        """Whether kube-proxy has caught up: a ready pod is behind its Service's addresses only some time later."""
+        listed = json.loads(self.kubectl("get", "svc", "-A", "-o", "json", check=False) or "{}")
+        ends = [
+            f"{address} {port['port']}"
+            for item in listed.get("items", [])
+            for address in item["spec"].get("clusterIPs", [])
+            for port in item["spec"]["ports"]
+            if address != "None" and port["protocol"] == "TCP"
+        ]
+        node = f"--net=/run/netns/{self.instance.node}"
+        return bool(ends) and attempt("nsenter", node, sys.executable, "-c", _CONNECT, *ends)
 
     def _import(self, images: list[Path]) -> None:
         socket = self.instance.state / "containerd" / "containerd.sock"
@@ -162,10 +176,11 @@ class Lab:
             self.processes.stop(name, number=signal.SIGKILL)
         self._end_containers()
         self.processes.stop("containerd")
-        self._remove_pod_namespaces()
+        self._forget_networks()
         network.down(self.instance)
         self._unmount()
         self._remove_cgroups()
+        self._remove_log_links()
         shutil.rmtree(self.instance.state, ignore_errors=True)
 
     def left(self) -> list[str]:
@@ -173,6 +188,8 @@ class Lab:
         found = network.left(self.instance)
         found += [f"mount {mount}" for mount in self._mounts()]
         found += [f"process {pid}" for pid in self._our_pids()]
+        found += [f"network record {record}" for record in self._network_records()]
+        found += [f"cgroup {group}" for group in self._cgroups() if not _in_use(group)]
         if self.instance.state.exists():
             found.append(f"folder {self.instance.state}")
         return found
@@ -189,7 +206,7 @@ class Lab:
                 root = next(
                     (line for line in (entry / "mountinfo").read_text().splitlines() if line.split()[4] == "/"), ""
                 )
-                if ("containerd-shim" in command and state in command) or f"{state}/containerd" in root:
+                if ("containerd-shim" in command and f"{state}/" in command) or f"{state}/containerd/" in root:
                     found.append(int(entry.name))
         return found
 
@@ -199,16 +216,16 @@ class Lab:
             if ticks is not None:
                 end(pid, ticks, signal.SIGKILL, 2.0)
 
-    def _remove_pod_namespaces(self) -> None:
-        """CNI's own cache says which namespaces were made for our pods."""
+    def _network_records(self) -> list[Path]:
+        """What CNI remembers about our pods: a record for our network, and by the same container one for its loopback."""
         cache = Path("/var/lib/cni/results")
-        for file in cache.glob(f"{self.instance.cni_network}-*") if cache.is_dir() else ():
-            with contextlib.suppress(OSError, ValueError):
-                path = Path(json.loads(file.read_text()).get("netns", ""))
-                if path.name.startswith("cni-"):
-                    attempt("umount", "-l", path)
-                    path.unlink(missing_ok=True)
-            file.unlink(missing_ok=True)
+        ours = list(cache.glob(f"{self.instance.cni_network}-*"))
+        containers = {record.name.split("-")[1] for record in ours}
+        return ours + [record for container in containers for record in cache.glob(f"cni-loopback-{container}-*")]
+
+    def _forget_networks(self) -> None:
+        for record in self._network_records():
+            record.unlink(missing_ok=True)
 
     def _mounts(self) -> list[str]:
         points = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
@@ -218,14 +235,31 @@ class Lab:
         for point in reversed(self._mounts()):
             attempt("umount", "-l", point)
 
+    @staticmethod
+    def _cgroups() -> list[Path]:
+        """Groups that containerd makes for containers; those of another lab are among them, in use."""
+        root = Path("/sys/fs/cgroup")
+        return [
+            group
+            for hierarchy in (root, *root.iterdir())  # cgroup v2 has one, v1 one for each controller
+            for group in (hierarchy / "k8s.io", hierarchy / "kubepods")
+            if group.is_dir()
+        ]
+
     def _remove_cgroups(self) -> None:
         """Empty groups that containers of ours had; a group in use cannot be removed."""
-        for controller in Path("/sys/fs/cgroup").iterdir():
-            for group in (controller / "k8s.io", controller / "kubepods"):
-                if group.is_dir():
-                    for folder, _, _ in sorted(os.walk(group), key=lambda walked: -len(walked[0])):
-                        with contextlib.suppress(OSError):
-                            os.rmdir(folder)
+        for group in self._cgroups():
+            for folder, _, _ in sorted(os.walk(group), key=lambda walked: -len(walked[0])):
+                with contextlib.suppress(OSError):
+                    os.rmdir(folder)
+
+    def _remove_log_links(self) -> None:
+        """The kubelet's links to container logs: their folder is the same for every kubelet."""
+        folder = Path("/var/log/containers")
+        for link in folder.iterdir() if folder.is_dir() else ():
+            with contextlib.suppress(OSError):
+                if str(link.readlink()).startswith(f"{self.instance.state}/"):
+                    link.unlink()
 
     # -- for tests
 
@@ -292,4 +326,19 @@ class Lab:
             yield
 
 
+def _in_use(group: Path) -> bool:
+    """Whether a process is in a control group or below it."""
+    for folder, _, _ in os.walk(group):
+        with contextlib.suppress(OSError):
+            if (Path(folder) / "cgroup.procs").read_text():
+                return True
+    return False
+
+
+#: Fails unless each "address port" accepts.
+_CONNECT = """import socket, sys
+for end in sys.argv[1:]:
+    host, port = end.split()
+    socket.create_connection((host, int(port)), 1).close()
+"""
 _READY_PATH = "jsonpath={.status.conditions[?(@.type=='Ready')].status}"

@@ -79,6 +79,7 @@ def container_runtime(instance: Instance, processes: Processes) -> None:
     state = instance.state
     (state / "cni").mkdir(exist_ok=True)
     (state / "cni" / "10-lab.conflist").write_text(json.dumps(_cni(instance)))
+    # Pods' network namespaces lie below the state folder: after a kill they are found there like any other mount of ours.
     (state / "containerd.toml").write_text(
         f"""version = 2
 root = "{state}/containerd/root"
@@ -88,6 +89,7 @@ state = "{state}/containerd/state"
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{reference("pause")}"
   restrict_oom_score_adj = true
+  netns_mounts_under_state_dir = true
   stream_server_address = "127.0.0.1"
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/usr/lib/cni"
@@ -165,6 +167,8 @@ def node(instance: Instance, processes: Processes, binaries: Path) -> None:
         "cgroupDriver": "cgroupfs",
         "containerRuntimeEndpoint": f"unix://{state}/containerd/containerd.sock",
         "resolvConf": f"{state}/node-resolv.conf",
+        # A kubelet removes the logs of pods that it does not know: with a common folder, those of every other lab.
+        "podLogsDir": f"{state}/pod-logs",
         # What a machine without CAP_SYS_RESOURCE, with cgroup v1 and with little to measure needs:
         "oomScoreAdj": 0,
         "failSwapOn": False,

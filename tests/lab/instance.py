@@ -6,13 +6,18 @@ Not here: making any of it.
 from __future__ import annotations
 
 import os
+import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.lab.errors import LabError
+
 #: Which lab; two checkouts with the same name share one.
 ENVIRONMENT = "KTNET_LAB"
 DEFAULT = "default"
+#: A name becomes a folder that `down` removes: nothing that leads out of it, or to the folder of all labs.
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
 
 SOURCE = Path(__file__).parent
 
@@ -32,8 +37,14 @@ class Instance:
 
     @classmethod
     def chosen(cls) -> Instance:
-        """The one that the environment names."""
-        name = os.environ.get(ENVIRONMENT, DEFAULT)
+        """The one that the environment names; set but empty counts as not set.
+
+        Raises:
+            LabError: it is not a name.
+        """
+        name = os.environ.get(ENVIRONMENT) or DEFAULT
+        if not _NAME.fullmatch(name):
+            raise LabError(f"{ENVIRONMENT}={name!r} is no name of a lab: small letters, digits and hyphens, at most 31")
         return cls(name, 0 if name == DEFAULT else zlib.crc32(name.encode()) % 200 + 1)
 
     @property
