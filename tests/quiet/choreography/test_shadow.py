@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any
-
 import pytest
 
-from kt_net.choreography.lease import LEASE_SECONDS, Observer, renewal
+from kt_net.choreography.lease import renewal
 from kt_net.choreography.names import annotation_safe, check_namespace, shadow_name
 from kt_net.choreography.shadow import ShadowOptions, shadow_steps
 from kt_net.choreography.steps import Reference, Sequence, Step
@@ -103,18 +101,6 @@ def test_names() -> None:
         with pytest.raises(UsageFault):
             check_namespace(bad)
     assert annotation_safe("ada\n\x00!" + "x" * 500, 6) == "ada!xx"
-
-
-def test_an_observer_counts_on_its_own_clock() -> None:
-    observer = Observer()
-    assert not observer.expired(now=1e9)
-    lease: dict[str, Any] = {"metadata": {"resourceVersion": "1"}}
-    observer.seen(lease, now=0.0)
-    observer.seen(lease, now=LEASE_SECONDS - 1.0)
-    assert not observer.expired(now=float(LEASE_SECONDS))
-    assert observer.expired(now=LEASE_SECONDS + 0.1)
-    observer.seen({"metadata": {"resourceVersion": "2"}}, now=LEASE_SECONDS + 0.2)
-    assert not observer.expired(now=LEASE_SECONDS + 1.0)
 
 
 def test_renewal_is_bounded() -> None:
