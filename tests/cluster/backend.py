@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -95,6 +96,22 @@ class KubeconfigBackend:
         root = [] if os.geteuid() == 0 else ["sudo"]
         path = f"PATH={Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
         return [*root, "env", f"KUBECONFIG={self.kubeconfig}", path, *command]
+
+
+#: Every kind that one of ours may be.
+OUR_KINDS = "all,cm,secret,lease,sa,role,rolebinding"
+
+
+def wait_nothing_of_ours(backend: Backend, seconds: float = 10) -> None:
+    """Until no object of ours is left; what a deleted owner owned goes a moment after it.
+
+    Raises:
+        AssertionError: something stays.
+    """
+    limit = time.monotonic() + seconds
+    while left := backend.kubectl("get", OUR_KINDS, "-A", "-l", "control-by=kt", "-o", "name").split():
+        assert time.monotonic() < limit, left
+        time.sleep(0.2)
 
 
 def stock_samples() -> dict[str, Any]:

@@ -16,7 +16,7 @@ import pytest
 from kt_net.kube.api import HttpKubeApi
 from kt_net.kube.carrier import open_carrier
 from kt_net.kube.config import load_cluster
-from tests.cluster.backend import Backend, LabBackend
+from tests.cluster.backend import Backend, LabBackend, wait_nothing_of_ours
 from tests.cluster.ktctl import ktctl
 from tests.lab import pki
 
@@ -42,8 +42,7 @@ def failed(backend: Backend, *arguments: str) -> dict[str, Any]:
     code, answer = ktctl(backend, "connect", "--image", backend.python_image, *arguments)
     assert code == answer["exit"] != 0
     assert answer["error"]["next"]
-    left = backend.kubectl("get", "jobs,cm,lease", "-A", "-l", "control-by=kt", "-o", "name")
-    assert left == ""
+    wait_nothing_of_ours(backend)
     error: dict[str, Any] = answer["error"]
     return error
 
@@ -172,7 +171,7 @@ def test_image_that_cannot_be_pulled_is_said_at_once(lab: LabBackend) -> None:
     assert (code, answer["error"]["class"]) == (22, "ImageUnavailable")
     assert "localhost:1/nothing" in answer["error"]["what"] + answer["error"]["why"]
     assert answer["seconds"] < 20
-    assert lab.kubectl("get", "jobs,cm,lease", "-A", "-l", "control-by=kt", "-o", "name") == ""
+    wait_nothing_of_ours(lab)
 
 
 def test_namespace_that_is_not_there(lab: LabBackend) -> None:

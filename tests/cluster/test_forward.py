@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from tests.cluster.backend import Backend, LabBackend
+from tests.cluster.backend import Backend, LabBackend, wait_nothing_of_ours
 from tests.cluster.ktctl import Ktctl, ktctl
 
 
@@ -26,7 +26,7 @@ def test_forwards_with_half_close(lab: LabBackend, echo_pod: str) -> None:
         port = running.wait_ready()["port"]
         for size in (1, 100_000, 3_000_000):
             assert exchange(port, b"x" * size) == b"x" * size
-    assert lab.kubectl("get", "jobs,lease", "-A", "-l", "control-by=kt", "-o", "name") == ""
+    wait_nothing_of_ours(lab)
 
 
 def test_closed_port_resets(lab: LabBackend, echo_pod: str) -> None:

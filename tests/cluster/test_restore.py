@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.cluster.backend import LabBackend
+from tests.cluster.backend import LabBackend, wait_nothing_of_ours
 from tests.cluster.ktctl import Ktctl, ktctl
 
 #: Seconds within which this machine is as it was.
@@ -18,8 +18,6 @@ LAPTOP_SECONDS = 1.0
 #: The agent's idle time in these tests, and what the garbage collector may take after it.
 IDLE = 3
 COLLECTOR_SECONDS = 30
-
-KINDS = "all,cm,secret,lease,sa,role,rolebinding"
 
 
 def picture(laptop: Callable[..., subprocess.CompletedProcess[str]], lab: LabBackend) -> list[str]:
@@ -44,10 +42,7 @@ def wait_same(before: list[str], look: Callable[[], list[str]], seconds: float) 
 
 
 def wait_cluster_empty(lab: LabBackend) -> None:
-    limit = time.monotonic() + IDLE + COLLECTOR_SECONDS
-    while left := lab.kubectl("get", KINDS, "-A", "-l", "control-by=kt", "-o", "name").split():
-        assert time.monotonic() < limit, left
-        time.sleep(0.5)
+    wait_nothing_of_ours(lab, IDLE + COLLECTOR_SECONDS)
 
 
 @pytest.fixture
@@ -126,4 +121,17 @@ def test_shadow_pod_deleted_ends_the_connection(lab: LabBackend, look: Callable[
         lab.kubectl("delete", "pod", running.ready["pod"], "--wait=false")
         assert running.wait_ended(30) == 40
     wait_same(before, look, LAPTOP_SECONDS)
+    wait_cluster_empty(lab)
+
+
+def test_api_server_killed_ends_the_connection(lab: LabBackend, look: Callable[[], list[str]]) -> None:
+    """One lane, no resume in this version: the connection ends in words, and the agent tidies up after itself."""
+    before = look()
+    with connected(lab) as running:
+        lab.lab.kill_apiserver()
+        try:
+            assert running.wait_ended(40) == 40
+            wait_same(before, look, LAPTOP_SECONDS)
+        finally:
+            lab.lab.start_apiserver()
     wait_cluster_empty(lab)
