@@ -95,6 +95,11 @@ class HostHelper:
             raise PrivilegeMissing("the host helper did not start", why="sudo refused, or was given up") from None
         return helper
 
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs; without it nobody would undo."""
+        return self._process.poll() is None
+
     def apply(self, plan: HostPlan) -> Applied:
         """Have the plan done.
 

@@ -23,8 +23,8 @@ from kt_net.dns.resolver import Resolver
 from kt_net.drivers.clock import monotonic
 from kt_net.drivers.device import DeviceDriver
 from kt_net.drivers.names import MachineNames
-from kt_net.errors import KtError, ObjectMissing
-from kt_net.host.client import DEFAULT_STATE, HostHelper
+from kt_net.errors import HostRefused, KtError, ObjectMissing
+from kt_net.host.client import DEFAULT_STATE, HostHelper, replay_leftovers
 from kt_net.host.plan import RESOLVER_CANDIDATES, RESOLVER_FILE, HostPlan, free_address, plan_host
 from kt_net.host.resolvconf import ResolvConf, parse_resolv_conf
 from kt_net.host.routes import Route, read_routes
@@ -205,6 +205,8 @@ class ConnectSession:
         while engine is not None and not stop.wait(0.1):
             if not engine.loop.running:
                 raise engine.failure()
+            if not self._helper.alive:
+                raise HostRefused("the host helper was killed")
 
     def stats(self) -> SessionStats | None:
         """A snapshot; None before it is up. From any thread: a moment's inexactness does not matter."""
@@ -251,14 +253,21 @@ class ConnectSession:
         said: list[str] = []
         if self._engine is not None and self._driver is not None:
             self._engine.loop.call_soon(self._driver.detach)
-        try:
-            said += self._helper.undo()
-        except KtError as error:
-            said.append(f"this machine: {error}")
+        said += self._restore_machine()
         if self._engine is not None:
             said += [f"cluster: {error}" for error in self._engine.close()]
         self._helper.close()
         return said
+
+    def _restore_machine(self) -> list[str]:
+        try:
+            return self._helper.undo()
+        except KtError as error:
+            failed = error
+        try:
+            return replay_leftovers(self._options.state_folder)  # the helper is dead, but not its journal
+        except KtError:
+            return [f"this machine: {failed}; run: sudo ktctl disconnect"]
 
 
 class _ResolverTimers:

@@ -89,6 +89,29 @@ def test_client_and_helper_killed(lab: LabBackend, look: Callable[[], list[str]]
     wait_cluster_empty(lab)
 
 
+def test_helper_killed_ends_the_connection(lab: LabBackend, look: Callable[[], list[str]]) -> None:
+    """Without the helper nobody would undo: the client notices, and undoes from the journal."""
+    before = look()
+    with connected(lab) as running:
+        os.kill(running.helper_pid(), signal.SIGKILL)
+        assert running.wait_ended() == 33
+    wait_same(before, look, LAPTOP_SECONDS)
+    wait_cluster_empty(lab)
+
+
+def test_output_that_nobody_reads(lab: LabBackend, look: Callable[[], list[str]]) -> None:
+    """As `ktctl connect | head -1` does."""
+    before = look()
+    with Ktctl(lab, "connect", "--image", lab.python_image, "--idle-exit", str(IDLE)) as running:
+        assert running.process.stdout is not None
+        assert running.process.stderr is not None
+        running.process.stdout.close()
+        running.process.stderr.close()
+        running.process.wait(20)
+    wait_same(before, look, LAPTOP_SECONDS)
+    wait_cluster_empty(lab)
+
+
 def test_disconnect_from_another_terminal(lab: LabBackend, look: Callable[[], list[str]]) -> None:
     before = look()
     with connected(lab) as running:
