@@ -8,13 +8,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from kt_net.addr import IPAddress
 from kt_net.tunnel.datagrams import MAX_DATAGRAM, DatagramParser, frame_datagram
-
-if TYPE_CHECKING:
-    from shadow_image.session import Session
+from shadow_image.streams import Streams
 
 #: Datagrams taken from one socket before others get their turn.
 _BURST = 32
@@ -85,7 +83,7 @@ class Echo:
 class DatagramConnection:
     """The pod's end of a stream of datagrams."""
 
-    def __init__(self, session: Session, stream: int, kind: Kind, sock: socket.socket) -> None:
+    def __init__(self, session: Streams, stream: int, kind: Kind, sock: socket.socket) -> None:
         self._session = session
         self._stream = stream
         self._kind = kind

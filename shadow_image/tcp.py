@@ -11,10 +11,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
-if TYPE_CHECKING:
-    from shadow_image.session import Session
+from shadow_image.streams import Streams
 
 #: SO_LINGER on, 0 seconds: close sends RST (POSIX setsockopt).
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -23,7 +22,7 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 class TcpConnection(asyncio.Protocol):
     """The pod's end of a TCP stream."""
 
-    def __init__(self, session: Session, stream: int) -> None:
+    def __init__(self, session: Streams, stream: int) -> None:
         self._session = session
         self._stream = stream
         self._transport: asyncio.Transport | None = None
