@@ -39,15 +39,6 @@ def address_text(packed: bytes) -> str:
     return str(ipaddress.ip_address(packed))
 
 
-def parse_prefixes(texts: list[str]) -> list[IPPrefix]:
-    """Prefixes and single addresses in text, as networks; host bits are cleared.
-
-    Raises:
-        ValueError: a text is neither.
-    """
-    return [ipaddress.ip_network(text, strict=False) for text in texts]
-
-
 def collapse(prefixes: list[IPPrefix]) -> list[IPPrefix]:
     """The same addresses in the fewest prefixes, IPv4 first, in order."""
     v4 = [prefix for prefix in prefixes if isinstance(prefix, ipaddress.IPv4Network)]

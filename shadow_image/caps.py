@@ -24,7 +24,6 @@ class Caps:
         backlog: octets read from pod-side sockets and not yet on the carrier, of one session; beyond it no socket is read.
         connect_seconds: for a TCP connect, all addresses of a name together.
         hello_seconds: for a carrier to say hello.
-        waiting_datagrams, waiting_octets: of one datagram stream; the oldest is dropped.
     """
 
     sessions: int = 64
@@ -33,5 +32,3 @@ class Caps:
     backlog: int = 4 * 1024 * 1024
     connect_seconds: float = 10.0
     hello_seconds: float = 10.0
-    waiting_datagrams: int = 256
-    waiting_octets: int = 256 * 1024

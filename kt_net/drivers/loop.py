@@ -86,12 +86,6 @@ class Loop:
         """Whether the loop's thread is alive."""
         return self._thread is not None and self._thread.is_alive()
 
-    def wait_ended(self, timeout: float | None = None) -> bool:
-        """Wait for the end of the loop's thread; True when it has ended."""
-        if self._thread is not None:
-            self._thread.join(timeout)
-        return not self.running
-
     # -- for parts
 
     def add(self, part: Part) -> None:

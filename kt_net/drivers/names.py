@@ -67,12 +67,6 @@ class MachineNames:
         for question in [question for question in self._questions.values() if question.deadline <= now]:
             self._next_server(question, now=now)
 
-    def close(self) -> None:
-        """Drop every question."""
-        for question in list(self._questions.values()):
-            self._end(question)
-        self._loop.remove(self)
-
     def _next_server(self, asked: _Question, *, now: float) -> None:
         self._drop_socket(asked)
         while asked.servers:

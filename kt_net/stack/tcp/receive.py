@@ -67,11 +67,6 @@ class ReceiveHalf:
             self._join(ready)
         return ready
 
-    @property
-    def gap(self) -> bool:
-        """Whether something waits beyond a gap."""
-        return bool(self._beyond)
-
     def fin_reached(self) -> bool:
         """Whether everything before the program's FIN has arrived; moves over the FIN when so."""
         if self.fin is None or distance(self.next, self.fin):
