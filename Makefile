@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CLUSTER ?= lab
 
-.PHONY: help demo test test-quick test-long check lab lab-down packages format clean
+.PHONY: help demo test test-quick test-long check lab lab-down cluster packages format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,7 +16,7 @@ demo: $(STAMP) packages
 	CLUSTER=$(CLUSTER) $(BIN)/python -m tests.demo
 
 #: make test        all tests: quiet, net, cluster (root; starts the lab; CLUSTER=kind|kubeconfig for another cluster)
-test: $(STAMP) packages
+test: $(STAMP) cluster
 	$(BIN)/python -m pytest -q --cluster $(CLUSTER)
 
 #: make test-quick  the quiet tests only: no root, no cluster
@@ -24,7 +24,7 @@ test-quick: $(STAMP)
 	$(BIN)/python -m pytest -q tests/quiet
 
 #: make test-long   all tests at full size and duration
-test-long: $(STAMP) packages
+test-long: $(STAMP) cluster
 	$(BIN)/python -m pytest -q --cluster $(CLUSTER) --long
 
 #: make check       format, lint, types, import contracts
@@ -45,6 +45,10 @@ lab: $(STAMP) packages
 
 lab-down: $(STAMP)
 	$(BIN)/python -m tests.lab down
+
+# Before pytest, so that the first build shows its progress.
+cluster: packages
+	@if [ "$(CLUSTER)" = lab ]; then $(BIN)/python -m tests.lab up; fi
 
 packages: $(STAMP)
 	@if [ "$(CLUSTER)" = lab ]; then $(BIN)/python -m tests.lab packages; fi
