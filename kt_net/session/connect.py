@@ -201,12 +201,12 @@ class ConnectSession:
         Raises:
             KtError: the connection ended by itself.
         """
-        engine = self._engine
-        while engine is not None and not stop.wait(0.1):
-            if not engine.loop.running:
-                raise engine.failure()
-            if not self._helper.alive:
-                raise HostRefused("the host helper was killed")
+        if self._engine is not None:
+            self._engine.wait(stop, self._check_helper)
+
+    def _check_helper(self) -> None:
+        if not self._helper.alive:
+            raise HostRefused("the host helper was killed")
 
     def stats(self) -> SessionStats | None:
         """A snapshot; None before it is up. From any thread: a moment's inexactness does not matter."""

@@ -166,6 +166,17 @@ class Engine:
         else:
             raise TunnelLost("the agent in the shadow pod is gone", why=type(event).__name__)
 
+    def wait(self, stop: threading.Event, check: Callable[[], None] = lambda: None) -> None:
+        """Until `stop` is set; `check` is called ten times a second and may raise.
+
+        Raises:
+            KtError: the connection ended by itself.
+        """
+        while not stop.wait(0.1):
+            if not self.loop.running:
+                raise self.failure()
+            check()
+
     def failure(self) -> KtError:
         """Why the loop ended."""
         failure = self.loop.failure

@@ -94,10 +94,8 @@ class ForwardSession:
         Raises:
             KtError: the connection ended by itself.
         """
-        engine = self._engine
-        while engine is not None and not stop.wait(0.1):
-            if not engine.loop.running:
-                raise engine.failure()
+        if self._engine is not None:
+            self._engine.wait(stop)
 
     def close(self) -> list[str]:
         """Undo everything; what could not be, in words."""
