@@ -71,20 +71,20 @@ def _build(go: str, part: str, arguments: list[str], results: tuple[str, ...], f
     say(f"building {part} ...")
     output = f"{folder}/" if len(results) > 1 else str(folder / results[0])
     env = {**os.environ, "CGO_ENABLED": "0"}
-    process = subprocess.Popen(
+    lines: list[str] = []
+    with subprocess.Popen(
         [go, "build", "-v", "-trimpath", "-ldflags", _FLAGS, "-o", output, *arguments],
         cwd=SOURCE / "go" / part,
         env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-    )
-    lines: list[str] = []
-    for line in process.stdout or ():
-        lines.append(line)
-        if len(lines) % 200 == 0:
-            say(f"  {part}: {len(lines)} packages, at {line.strip()}")
-    if process.wait() or not all((folder / name).is_file() for name in results):
+    ) as process:
+        for line in process.stdout or ():
+            lines.append(line)
+            if len(lines) % 200 == 0:
+                say(f"  {part}: {len(lines)} packages, at {line.strip()}")
+    if process.returncode or not all((folder / name).is_file() for name in results):
         raise LabError(f"building {part} failed:\n{''.join(lines[-30:])}")
 
 
