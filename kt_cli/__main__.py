@@ -1,5 +1,5 @@
 """`python -m kt_cli`."""
 
-from kt_cli.main import run
+from kt_cli.entry import run
 
 run()

@@ -41,12 +41,3 @@ def before(
 
 for command in (connect, disconnect, forward, status, version):
     app.command()(command)
-
-
-def run() -> None:
-    """The console script."""
-    app()
-
-
-if __name__ == "__main__":
-    run()

@@ -18,6 +18,8 @@ from kt_net.errors import KtError
 
 #: Every one of them means: undo and go.
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+#: Long enough to be out of the callback that swallowed the interruption.
+_AGAIN_SECONDS = 0.01
 
 
 class Stopped(BaseException):
@@ -34,10 +36,12 @@ class StopSwitch:
     @contextmanager
     def installed(self) -> Iterator[StopSwitch]:
         """With the handlers in place."""
-        before = {number: signal.signal(number, self._handle) for number in _STOPPING}
+        before = {number: signal.signal(number, self._handle) for number in (*_STOPPING, signal.SIGALRM)}
+        hook, sys.unraisablehook = sys.unraisablehook, self._unraisable
         try:
             yield self
         finally:
+            sys.unraisablehook = hook
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -50,6 +54,14 @@ class StopSwitch:
         if self._interrupt:
             self._interrupt = False
             raise Stopped
+
+    def _unraisable(self, lost: Any) -> None:
+        """What fell into a destructor or a callback of the import system; `Stopped` must not be lost there, so it comes again."""
+        if isinstance(lost.exc_value, Stopped):
+            self._interrupt = True
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
+        else:
+            sys.__unraisablehook__(lost)
 
 
 def guarded(printer: Printer, debug: bool, run: Callable[[], int]) -> int:

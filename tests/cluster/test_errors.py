@@ -214,7 +214,7 @@ def test_neither_root_nor_sudo(lab: LabBackend, tmp_path: Path) -> None:
     home = tmp_path / "home"
     program = (
         "import os, sys; os.geteuid = lambda: 65534; os.environ['PATH'] = '/nonexistent';"
-        "sys.argv = ['ktctl', '--output', 'json', 'connect']; from kt_cli.main import run; run()"
+        "sys.argv = ['ktctl', '--output', 'json', 'connect']; from kt_cli.entry import run; run()"
     )
     result = subprocess.run(
         lab.laptop_argv(["env", f"KT_HOME={home}", sys.executable, "-c", program]),

@@ -82,10 +82,12 @@ class Processes:
 
     def stop(self, name: str, *, number: signal.Signals = signal.SIGTERM, seconds: float = 5.0) -> None:
         """End one, by force when it does not want to."""
+        if name not in self._known:
+            return
         pid = self.pid(name)
         if pid is not None:
             end(pid, self._known[name][1], number, seconds)
-        self._known.pop(name, None)
+        del self._known[name]
         self._file.write_text(json.dumps(self._known))
 
 

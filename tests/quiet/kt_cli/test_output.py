@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
@@ -12,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 import kt_cli
+from kt_cli import entry
 from kt_cli.exits import EXITS, exit_code
 from kt_cli.main import app
 from kt_cli.output import Format, Printer
@@ -118,6 +122,35 @@ def test_nothing_heavy_is_imported_for_help() -> None:
     for file in source.glob("*.py"):
         top = [line for line in file.read_text().splitlines() if line.startswith(("import ", "from "))]
         assert not any("kubernetes" in line or "kt_net.session" in line or "kt_net.kube" in line for line in top), file
+
+
+def test_the_console_script_dies_of_ctrl_c_until_a_command_takes_the_signals(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setitem(
+        sys.modules, "kt_cli.main", SimpleNamespace(app=lambda: seen.append(signal.getsignal(signal.SIGINT)))
+    )
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        for given in (signal.default_int_handler, signal.SIG_IGN):
+            signal.signal(signal.SIGINT, given)
+            entry.run()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert seen == [signal.SIG_DFL, signal.SIG_IGN]
+
+
+def test_an_interruption_that_falls_into_a_destructor_is_not_lost() -> None:
+    class Falls:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    def falling() -> None:
+        with StopSwitch().installed():
+            Falls()
+            threading.Event().wait(5)  # until it comes again, 10 ms later
+
+    with pytest.raises(Stopped):
+        falling()
 
 
 def test_signals_interrupt_once_and_then_only_wish() -> None:
