@@ -20,6 +20,11 @@ from tests.cluster.backend import Backend
 READY_SECONDS = 60.0
 
 
+def _as_from_a_terminal() -> None:
+    """A shell starts background jobs with SIGINT ignored, tests among them, and that passes on to every child."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Ktctl:
     """A running `ktctl connect` or `forward`, with JSON output. A context manager: ends it with SIGTERM."""
 
@@ -29,7 +34,12 @@ class Ktctl:
         program = [str(Path(sys.executable).with_name("ktctl")), *arguments, "--output", "json"]
         words = ["env", *(f"{name}={value}" for name, value in (env or {}).items()), *program] if env else program
         self.process = subprocess.Popen(
-            backend.laptop_argv(words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/"
+            backend.laptop_argv(words),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd="/",
+            preexec_fn=_as_from_a_terminal,
         )
         self.ready: dict[str, Any] = {}
 
