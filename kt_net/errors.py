@@ -75,6 +75,20 @@ class MalformedPacket(RemoteProtocolError):
     """Bytes that are no packet of the kind they claim to be."""
 
 
+class ParameterProblem(MalformedPacket):
+    """An IPv6 packet with something in its headers that its sender is to be told of (RFC 4443 section 3.4).
+
+    Attributes:
+        code: 0 a wrong value, 1 an unknown next header, 2 an unknown option.
+        pointer: where, in octets from the start of the packet.
+    """
+
+    def __init__(self, text: str, *, code: int = 0, pointer: int = 0, **words: str) -> None:
+        super().__init__(text, **words)
+        self.code = code
+        self.pointer = pointer
+
+
 class MalformedMessage(RemoteProtocolError):
     """Bytes that are no DNS message, or one that we do not take apart."""
 

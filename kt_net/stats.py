@@ -18,6 +18,11 @@ class FlowStats:
         state: TCP state name, or "".
         octets_up, octets_down: payload octets from and to the program.
         age_s: seconds since the flow was first seen.
+        rtt_s: smoothed round trip to the program's kernel; None before the first measurement, and for UDP and ICMP, as below.
+        retransmits: segments sent again.
+        receive_window, send_window, congestion_window: octets that the program may send, that its kernel takes, and that may
+            be in flight to it.
+        waiting: octets for the program that its kernel has not acknowledged.
     """
 
     protocol: str
@@ -27,6 +32,12 @@ class FlowStats:
     octets_up: int
     octets_down: int
     age_s: float
+    rtt_s: float | None = None
+    retransmits: int = 0
+    receive_window: int = 0
+    send_window: int = 0
+    congestion_window: int = 0
+    waiting: int = 0
 
 
 @dataclass(frozen=True, slots=True)

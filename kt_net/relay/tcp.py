@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kt_net.errors import StreamClosed
+from kt_net.errors import LimitExceeded, StreamClosed
 from kt_net.relay.streams import Stream
 from kt_net.stack import Stack, Unreachable
 from kt_net.tunnel.requests import Reply, ReplyCode
@@ -93,6 +93,10 @@ class TcpJoint:
             self._stack.send(self.flow, data, now=now)
         except StreamClosed:
             pass  # the program has reset the flow; its FlowReset is on the way
+        except LimitExceeded:
+            # More than any credit allows: the far side is not to be believed.
+            self.flow_reset(now=now)
+            self.stream_reset(now=now)
 
     def stream_room(self, *, now: float) -> None:
         """The stream may carry more: let the program send as much more."""

@@ -8,6 +8,7 @@ Not here: printing; `progress` is told each step's result in words.
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import logging
 import os
@@ -34,7 +35,7 @@ from kt_net.kube.permissions import require
 from kt_net.kube.ranges import ClusterRanges, detect_ranges, namespace_names
 from kt_net.relay.relay import MachineQuestion, Relay
 from kt_net.session.engine import Engine, Progress, SessionOptions
-from kt_net.stack import Stack
+from kt_net.stack import Stack, StackConfig
 from kt_net.stats import SessionStats, TunnelStats
 from kt_net.tun.linux import TunDevice
 
@@ -159,7 +160,10 @@ class ConnectSession:
         pod_dns: ResolvConf,
         own: ResolvConf,
     ) -> None:
-        stack = Stack(entropy=os.urandom, mtu=MTU, offload=True)
+        config = StackConfig()
+        if resolver_address.version == 4:
+            config = dataclasses.replace(config, hop_v4=resolver_address.packed)
+        stack = Stack(entropy=os.urandom, mtu=MTU, offload=True, config=config)
         relay = Relay(
             stack=stack,
             switchboard=engine.switchboard,

@@ -1,7 +1,7 @@
 """TCP/IP for the programs of this machine: packets in, flows out. Sans-I/O.
 
-`stack.py` is the door, `events.py` what it says; `tcp/` is TCP, `datagram_flows.py` UDP and echo, `reassembly.py` fragments,
-`egress.py` builds packets.
+`stack.py` is the door, `events.py` what it says; `ingress.py` takes packets apart (`reassembly.py` puts fragments together),
+`egress.py` builds them; `tcp/` is TCP, `datagrams.py` UDP and ICMP (`datagram_flows.py` their table).
 
 Not here: sockets, clocks, randomness, the tunnel. Read next: kt_net.relay, which joins flows to tunnel streams.
 """
@@ -15,6 +15,7 @@ from kt_net.stack.events import (
     EndReceived,
     FlowAddress,
     FlowClosed,
+    FlowEstablished,
     FlowRequested,
     FlowReset,
     StackEvent,
@@ -31,6 +32,7 @@ __all__ = [
     "EndReceived",
     "FlowAddress",
     "FlowClosed",
+    "FlowEstablished",
     "FlowRequested",
     "FlowReset",
     "Stack",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from kt_net.stack.egress import Path
+from kt_net.stack.path import Path
 
 
 @dataclass(slots=True)
@@ -50,6 +50,10 @@ class DatagramFlows:
             flow.seen = now
             self._by_key.move_to_end(key)
         return flow
+
+    def peek(self, key: bytes) -> DatagramFlow | None:
+        """The flow of `key`, without making it younger."""
+        return self._by_key.get(key)
 
     def add(self, flow: DatagramFlow) -> DatagramFlow | None:
         """A new flow; gives back the one that had to make room."""

@@ -5,32 +5,23 @@ Not here: what is sent and when.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypeAlias
+import struct
+from typing import Final, TypeAlias
 
 from kt_net.addr import ICMP, ICMPV6, TCP, UDP
 from kt_net.stack.events import FlowAddress, Unreachable
-from kt_net.stack.tcp.connection import Connection
+from kt_net.stack.path import Path
 from kt_net.wire import icmp, ipv4, ipv6, tcp, udp, vnet
 from kt_net.wire.checksum import internet_checksum, pseudo_header_sum
 
 Packet: TypeAlias = list[bytes | memoryview]
 
-#: Largest payload of a super-packet: an IPv4 packet of 65535 octets less both headers.
-SUPER_PAYLOAD = 65535 - ipv4.HEADER_OCTETS - tcp.HEADER_OCTETS
+#: Largest payload of a super-packet: 65535 octets less the headers, with timestamps, of either family.
+SUPER_PAYLOAD: Final = 65535 - ipv6.HEADER_OCTETS - tcp.HEADER_OCTETS - tcp.TIMESTAMPS_OCTETS
 
-
-@dataclass(slots=True, frozen=True)
-class Path:
-    """Both ends of a flow, as packets to the program have them: from `far` to `program`."""
-
-    far: FlowAddress
-    program: FlowAddress
-
-    @property
-    def v6(self) -> bool:
-        """Whether the flow is IPv6."""
-        return len(self.far.address) == 16
+#: An IP header and a TCP header at once: kt_net.wire has them one by one, and each call costs as much as all the fields together.
+_TCP4: Final = struct.Struct(ipv4.HEADER.format + tcp.HEADER.format[1:])
+_TCP6: Final = struct.Struct(ipv6.HEADER.format + tcp.HEADER.format[1:])
 
 
 class Egress:
@@ -44,74 +35,140 @@ class Egress:
         self._mtu = mtu
         self._offload = offload
         self._identification = 0
+        #: virtio-net headers, by IPv6 or not, header octets, and payload octets of one packet (0: not a super-packet).
+        self._metas: dict[tuple[bool, int, int], bytes] = {}
         self.packets: list[Packet] = []
 
     def segment(
         self,
-        connection: Connection,
+        path: Path,
+        mss: int,
         sequence: int,
         acknowledgement: int,
         flags: int,
         window: int,
+        options: bytes,
         buffers: list[memoryview],
         octets: int,
-        *,
-        options: bool = False,
     ) -> None:
         """See `tcp.connection.Sink`. Without offload a segment of more than one MSS goes out as several packets."""
-        if octets > connection.mss and not self._offload:
-            self._split(connection, sequence, acknowledgement, flags, window, buffers, octets)
+        if octets > mss and not self._offload:
+            self._split(path, mss, sequence, acknowledgement, flags, window, options, buffers, octets)
             return
-        path = connection.path
-        if not isinstance(path, Path):
-            raise TypeError("a connection of another stack")
-        head = tcp.TcpHeader(path.far.port, path.program.port, sequence, acknowledgement, flags, window)
-        if options:
-            head.mss = self.mss(v6=path.v6)
-            head.window_scale = connection.offered_scale
-        plain = head.emit()
-        length = len(plain) + octets
-        pseudo = pseudo_header_sum(path.far.address, path.program.address, TCP, length)
-        ip = self._ip(path, TCP, length)
+        header = tcp.HEADER_OCTETS + len(options)
+        length = header + octets
+        pseudo = (path.tcp_sum + length) % 0xFFFF or 0xFFFF
+        checksum = pseudo
         if not self._offload:
             payload = b"".join(buffers)
-            checksum = internet_checksum(plain + payload, pseudo)
-            self.packets.append([ip, _with_checksum(plain, tcp.CHECKSUM_OFFSET, checksum), payload])
-            return
-        start = len(ip)
-        if octets > connection.mss:
-            kind = vnet.GSO_TCPV6 if path.v6 else vnet.GSO_TCPV4
-            meta = vnet.HEADER.pack(
-                vnet.F_NEEDS_CSUM, kind, start + len(plain), connection.mss, start, tcp.CHECKSUM_OFFSET
+            buffers = [memoryview(payload)]
+            plain = tcp.HEADER.pack(
+                path.far.port,
+                path.program.port,
+                sequence,
+                acknowledgement,
+                header << 2,
+                flags,
+                window,
+                0,
+                0,
+            )
+            checksum = internet_checksum(plain + options + payload, pseudo)
+        far, program = path.far, path.program
+        if path.v6:
+            head = _TCP6.pack(
+                6 << 28,
+                length,
+                TCP,
+                ipv6.DEFAULT_HOP_LIMIT,
+                far.address,
+                program.address,
+                far.port,
+                program.port,
+                sequence,
+                acknowledgement,
+                header << 2,
+                flags,
+                window,
+                checksum,
+                0,
             )
         else:
-            meta = vnet.HEADER.pack(vnet.F_NEEDS_CSUM, vnet.GSO_NONE, 0, 0, start, tcp.CHECKSUM_OFFSET)
-        self.packets.append([meta + ip + _with_checksum(plain, tcp.CHECKSUM_OFFSET, pseudo), *buffers])
+            total = ipv4.HEADER_OCTETS + length
+            head = _TCP4.pack(
+                0x45,
+                0,
+                total,
+                0,
+                ipv4.DONT_FRAGMENT,
+                ipv4.DEFAULT_TTL,
+                TCP,
+                0xFFFF - ((path.ipv4_sum + total) % 0xFFFF or 0xFFFF),
+                far.address,
+                program.address,
+                far.port,
+                program.port,
+                sequence,
+                acknowledgement,
+                header << 2,
+                flags,
+                window,
+                checksum,
+                0,
+            )
+        if self._offload:
+            size = mss if octets > mss else 0
+            meta = self._metas.get((path.v6, header, size)) or self._meta(path.v6, header, size)
+            self.packets.append([meta + head + options, *buffers])
+        elif octets:
+            self.packets.append([head + options, *buffers])
+        else:
+            self.packets.append([head + options])
+
+    def _meta(self, v6: bool, header: int, size: int) -> bytes:
+        start = ipv6.HEADER_OCTETS if v6 else ipv4.HEADER_OCTETS
+        if size:
+            kind = vnet.GSO_TCPV6 if v6 else vnet.GSO_TCPV4
+            meta = vnet.VnetHeader(vnet.F_NEEDS_CSUM, kind, start + header, size, start, tcp.CHECKSUM_OFFSET)
+        else:
+            meta = vnet.VnetHeader(vnet.F_NEEDS_CSUM, vnet.GSO_NONE, 0, 0, start, tcp.CHECKSUM_OFFSET)
+        if len(self._metas) > 1024:  # as many as there are sizes of segments that programs' kernels asked for
+            self._metas.clear()
+        self._metas[v6, header, size] = meta.emit()
+        return self._metas[v6, header, size]
 
     def mss(self, *, v6: bool) -> int:
-        """Octets of payload in one packet (RFC 9293 section 3.7.1)."""
+        """Octets of payload in one packet without options (RFC 9293 section 3.7.1)."""
         return self._mtu - (ipv6.HEADER_OCTETS if v6 else ipv4.HEADER_OCTETS) - tcp.HEADER_OCTETS
+
+    def largest(self, *, v6: bool) -> int:
+        """Octets of payload in one segment: what one write of the device carries, or sixteen packets' worth."""
+        return SUPER_PAYLOAD if self._offload else 16 * self.mss(v6=v6)
 
     def _split(
         self,
-        connection: Connection,
+        path: Path,
+        mss: int,
         sequence: int,
         acknowledgement: int,
         flags: int,
         window: int,
+        options: bytes,
         buffers: list[memoryview],
         octets: int,
     ) -> None:
         payload = memoryview(b"".join(buffers))
-        for start in range(0, octets, connection.mss):
-            piece = payload[start : start + connection.mss]
+        for start in range(0, octets, mss):
+            piece = payload[start : start + mss]
             last = start + len(piece) == octets
             self.segment(
-                connection,
+                path,
+                mss,
                 (sequence + start) & 0xFFFFFFFF,
                 acknowledgement,
                 flags if last else flags & ~(tcp.FIN | tcp.PSH),
                 window,
+                options,
                 [piece],
                 len(piece),
             )
@@ -134,14 +191,26 @@ class Egress:
         self._icmp(path, icmp.IcmpMessage(kind, 0, identifier, sequence, data))
 
     def unreachable(self, path: Path, reason: Unreachable, cause: bytes) -> None:
-        """An ICMP error about the packet `cause`, of which it quotes what the RFCs allow."""
+        """An ICMP error about the packet `cause` from the far end itself."""
         v4_code, v6_code = reason.value
         if path.v6:
-            quoted = cause[: icmp.V6_MAX_ERROR - ipv6.HEADER_OCTETS - icmp.HEADER_OCTETS]
-            self._icmp(path, icmp.IcmpMessage(icmp.V6_UNREACHABLE, v6_code, 0, 0, quoted))
+            self._error(path, icmp.V6_UNREACHABLE, v6_code, 0, cause)
         else:
-            quoted = cause[: icmp.V4_MAX_ERROR - ipv4.HEADER_OCTETS - icmp.HEADER_OCTETS]
-            self._icmp(path, icmp.IcmpMessage(icmp.UNREACHABLE, v4_code, 0, 0, quoted))
+            self._error(path, icmp.UNREACHABLE, v4_code, 0, cause)
+
+    def error(self, sender: bytes, program: bytes, kind: int, code: int, pointer: int, cause: bytes) -> None:
+        """An ICMP error about the packet `cause` from the address `sender`.
+
+        Args:
+            pointer: the second word: zero, or where the problem is (RFC 4443 section 3.4).
+        """
+        self._error(Path(FlowAddress(sender, 0), FlowAddress(program, 0)), kind, code, pointer, cause)
+
+    def _error(self, path: Path, kind: int, code: int, pointer: int, cause: bytes) -> None:
+        """It quotes what the RFCs allow."""
+        head = ipv6.HEADER_OCTETS if path.v6 else ipv4.HEADER_OCTETS
+        quoted = cause[: (icmp.V6_MAX_ERROR if path.v6 else icmp.V4_MAX_ERROR) - head - icmp.HEADER_OCTETS]
+        self._icmp(path, icmp.IcmpMessage(kind, code, pointer >> 16, pointer & 0xFFFF, quoted))
 
     def _icmp(self, path: Path, message: icmp.IcmpMessage) -> None:
         plain = message.emit()

@@ -37,6 +37,13 @@ class FlowRequested:
 
 
 @dataclass(slots=True)
+class FlowEstablished:
+    """The program has answered a flow that was opened towards it."""
+
+    flow: int
+
+
+@dataclass(slots=True)
 class DataReceived:
     """Payload of a TCP flow, in order, within what was granted."""
 
@@ -106,6 +113,7 @@ class EchoRequested:
 
 StackEvent: TypeAlias = (
     FlowRequested
+    | FlowEstablished
     | DataReceived
     | EndReceived
     | FlowReset

@@ -20,9 +20,19 @@ HEADER_OCTETS: Final = HEADER.size
 ECHO_REPLY: Final = 0
 UNREACHABLE: Final = 3
 ECHO_REQUEST: Final = 8
+TIME_EXCEEDED: Final = 11
 V6_UNREACHABLE: Final = 1
+V6_TIME_EXCEEDED: Final = 3
+V6_PARAMETER_PROBLEM: Final = 4
 V6_ECHO_REQUEST: Final = 128
 V6_ECHO_REPLY: Final = 129
+
+#: Codes: of "unreachable" in IPv4, and of "time exceeded" in both families.
+PORT_UNREACHABLE: Final = 3
+V6_PORT_UNREACHABLE: Final = 4
+PROTOCOL_UNREACHABLE: Final = 2
+HOPS_EXCEEDED: Final = 0
+REASSEMBLY_EXCEEDED: Final = 1
 
 #: What an error quotes of the packet that caused it: RFC 1812 section 4.3.2.3 and RFC 4443 section 2.4 (c).
 V4_MAX_ERROR: Final = 576

@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-from kt_net.errors import MalformedPacket
+from kt_net.errors import MalformedPacket, ParameterProblem
 
 #: version, class and label; payload length; next header; hop limit; addresses.
 HEADER: Final = struct.Struct("!IHBB16s16s")
@@ -22,6 +22,16 @@ HOP_BY_HOP: Final = 0
 ROUTING: Final = 43
 FRAGMENT_HEADER: Final = 44
 DESTINATION_OPTIONS: Final = 60
+
+#: RFC 4443 section 3.4: what a parameter problem is about.
+WRONG_VALUE: Final = 0
+UNKNOWN_NEXT_HEADER: Final = 1
+UNKNOWN_OPTION: Final = 2
+
+_PAD1: Final = 0
+#: Where the fixed header names the next one, and where routing headers count the segments that are left.
+_NEXT_HEADER_AT: Final = 6
+_SEGMENTS_LEFT: Final = 3
 
 #: Extension headers in one packet; RFC 8504 section 5.3 lets a host limit them.
 MAX_EXTENSIONS: Final = 8
@@ -38,6 +48,7 @@ class IPv6Header:
         total_octets: of this packet.
         fragmented: a fragment header is there (it may be an "atomic" one: offset 0 and nothing more, RFC 6946).
         fragment_offset: in octets.
+        protocol_at: where `protocol` stands in the packet.
     """
 
     source: bytes
@@ -50,6 +61,7 @@ class IPv6Header:
     identification: int = 0
     more_fragments: bool = False
     fragment_offset: int = 0
+    protocol_at: int = _NEXT_HEADER_AT
 
     def emit(self) -> bytes:
         """The fixed header, and a fragment header when `fragmented`; `header_octets` is taken as that."""
@@ -67,6 +79,7 @@ def parse_ipv6(data: bytes | memoryview) -> IPv6Header:
 
     Raises:
         MalformedPacket: this is no IPv6 packet, not a whole one, or its extension headers do not end.
+        ParameterProblem: its sender is to be told what is wrong (RFC 8200 sections 4.1, 4.2, 4.4).
     """
     if len(data) < HEADER_OCTETS:
         raise MalformedPacket("shorter than an IPv6 header")
@@ -78,20 +91,55 @@ def parse_ipv6(data: bytes | memoryview) -> IPv6Header:
     for _ in range(MAX_EXTENSIONS):
         if header.protocol not in (HOP_BY_HOP, ROUTING, DESTINATION_OPTIONS, FRAGMENT_HEADER):
             return header
-        at = header.header_octets
-        if at + 8 > total:
+        if header.header_octets + 8 > total:
             raise MalformedPacket("an IPv6 extension header that is cut off")
         if header.protocol == FRAGMENT_HEADER:
-            header.protocol, _, offset, header.identification = FRAGMENT.unpack_from(data, at)
-            header.fragmented = True
-            header.more_fragments = bool(offset & 1)
-            header.fragment_offset = offset & 0xFFF8
-            header.header_octets = at + FRAGMENT_OCTETS
+            _pass_fragment_header(data, header)
             if header.fragment_offset:
                 return header  # what follows is the middle of something
         else:
-            header.protocol = data[at]
-            header.header_octets = at + 8 + data[at + 1] * 8
-            if header.header_octets > total:
-                raise MalformedPacket("an IPv6 extension header that is cut off")
+            _pass_extension(data, header, total)
     raise MalformedPacket("IPv6 extension headers without end")
+
+
+def _pass_fragment_header(data: bytes | memoryview, header: IPv6Header) -> None:
+    at = header.header_octets
+    header.protocol, _, offset, header.identification = FRAGMENT.unpack_from(data, at)
+    header.fragmented = True
+    header.more_fragments = bool(offset & 1)
+    header.fragment_offset = offset & 0xFFF8
+    header.header_octets = at + FRAGMENT_OCTETS
+    header.protocol_at = at
+
+
+def _pass_extension(data: bytes | memoryview, header: IPv6Header, total: int) -> None:
+    at, kind = header.header_octets, header.protocol
+    end = at + 8 + data[at + 1] * 8
+    if end > total:
+        raise MalformedPacket("an IPv6 extension header that is cut off")
+    if kind == HOP_BY_HOP and at != HEADER_OCTETS:
+        raise ParameterProblem(
+            "a hop-by-hop header that is not the first", code=UNKNOWN_NEXT_HEADER, pointer=header.protocol_at
+        )
+    if kind == ROUTING:
+        if data[at + _SEGMENTS_LEFT]:
+            raise ParameterProblem("a routing header of a type that nobody routes by", code=WRONG_VALUE, pointer=at + 2)
+    else:
+        _check_options(data, at + 2, end)
+    header.protocol, header.protocol_at, header.header_octets = data[at], at, end
+
+
+def _check_options(data: bytes | memoryview, at: int, end: int) -> None:
+    """RFC 8200 section 4.2: the two highest bits of an unknown option say what becomes of the packet."""
+    while at < end:
+        kind = data[at]
+        if kind == _PAD1:
+            at += 1
+            continue
+        if at + 2 > end or at + 2 + data[at + 1] > end:
+            raise MalformedPacket("an IPv6 option that is cut off")
+        if kind >> 6 == 1:
+            raise MalformedPacket("an IPv6 option that wants the packet dropped")
+        if kind >> 6:
+            raise ParameterProblem("an unknown IPv6 option", code=UNKNOWN_OPTION, pointer=at)
+        at += 2 + data[at + 1]

@@ -1,7 +1,8 @@
-"""TCP as a passive end of every connection of this machine's programs.
+"""TCP as the far end of every connection of this machine's programs.
 
-`seq.py` arithmetic, `states.py` the table, `rtt.py` and `congestion.py` what is measured, `send.py` and `receive.py` the two halves,
-`connection.py` what a segment does.
+`table.py` finds the connection, `connection.py` is what a segment does to it; `states.py` the table of states, `seq.py` numbers and
+positions, `timestamps.py` clocks; `receive.py` the receiving half; `sender.py` the sending one, on `send.py` (what is in flight),
+`rtt.py` (how long to wait), `rack.py` (what is lost) and `congestion.py` (how much).
 
-Not here: packets and their addresses (kt_net.stack.egress), which flow a segment belongs to (kt_net.stack.stack).
+Not here: packets and their addresses (kt_net.stack.egress).
 """

@@ -2,34 +2,61 @@
 
 One connection of a program of this machine, seen from the far end that we play.
 
-Not here: addresses, packets (the sink's business), which events mean what (kt_net.relay).
+Not here: addresses, packets (the sink's business), what is sent when (sender.py), which events mean what (kt_net.relay).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
-from typing import Protocol
+from typing import Final, Protocol
 
 from kt_net.stack.config import StackConfig
-from kt_net.stack.events import DataAcknowledged, DataReceived, EndReceived, FlowClosed, FlowReset, StackEvent
-from kt_net.stack.tcp.congestion import CongestionControl, NewReno
+from kt_net.stack.events import (
+    DataAcknowledged,
+    DataReceived,
+    EndReceived,
+    FlowClosed,
+    FlowEstablished,
+    FlowReset,
+    StackEvent,
+)
+from kt_net.stack.path import Path
 from kt_net.stack.tcp.receive import ReceiveHalf
-from kt_net.stack.tcp.rtt import RttEstimator
-from kt_net.stack.tcp.send import SendHalf, Sent
-from kt_net.stack.tcp.seq import add, distance
+from kt_net.stack.tcp.send import Sent
+from kt_net.stack.tcp.sender import Sender, Timer
+from kt_net.stack.tcp.seq import add
 from kt_net.stack.tcp.states import Input, State, StateHolder
-from kt_net.wire.tcp import ACK, FIN, PSH, RST, SYN, TcpHeader
+from kt_net.stack.tcp.timestamps import Timestamps
+from kt_net.wire.tcp import (
+    ACK,
+    FIN,
+    MAX_SACK_BLOCKS,
+    MAX_SACK_BLOCKS_BESIDE_TIMESTAMPS,
+    PSH,
+    RST,
+    SYN,
+    TIMESTAMPS,
+    TIMESTAMPS_OCTETS,
+    TIMESTAMPS_WORD,
+    TcpHeader,
+    sack_option,
+)
 
 #: The scale that we offer: 2**7 * 65535 is 8 MiB, more than any stream's credit (RFC 7323 section 2.2).
-OUR_WINDOW_SCALE = 7
-#: Without the option (RFC 9293 section 3.7.1).
-DEFAULT_MSS = 536
-#: RFC 5681 section 3.2.
-DUPLICATES = 3
+OUR_WINDOW_SCALE: Final = 7
+#: Without the option (RFC 9293 section 3.7.1); and the least that we believe: smaller ones only make us slow.
+DEFAULT_MSS: Final = 536
+LEAST_MSS: Final = 48
 
-_CAN_SEND = (State.ESTABLISHED, State.CLOSE_WAIT)
-_CAN_RECEIVE = (State.ESTABLISHED, State.FIN_WAIT_1, State.FIN_WAIT_2)
+_CAN_SEND: Final = frozenset((State.ESTABLISHED, State.CLOSE_WAIT))
+_CAN_RECEIVE: Final = frozenset((State.ESTABLISHED, State.FIN_WAIT_1, State.FIN_WAIT_2))
+_OPENING: Final = frozenset((State.PENDING, State.SYN_SENT, State.SYN_RECEIVED))
+_UNWATCHED: Final = _OPENING | {State.TIME_WAIT, State.CLOSED}
+
+#: Acknowledgements are delayed (RFC 9293 section 3.8.6.3) once so many requests in a row were followed by an answer that carried
+#: them, and never for longer than this; one miss, and they are immediate again.
+_EXCHANGES: Final = 8
+_ACK_DELAY: Final = 0.01
 
 
 class Sink(Protocol):
@@ -37,73 +64,66 @@ class Sink(Protocol):
 
     def segment(
         self,
-        connection: Connection,
+        path: Path,
+        mss: int,
         sequence: int,
         acknowledgement: int,
         flags: int,
         window: int,
+        options: bytes,
         buffers: list[memoryview],
         octets: int,
-        *,
-        options: bool = False,
     ) -> None:
-        """One segment; more than one MSS of payload becomes a super-packet. `options`: MSS and window scale (on SYN)."""
-
-
-class Timer(Enum):
-    """What the connection's one timer is for."""
-
-    NONE = 0
-    RETRANSMIT = 1
-    PROBE = 2
-    TIME_WAIT = 3
+        """One segment; more than `mss` octets of payload become a super-packet."""
 
 
 class Connection(StateHolder):
-    """A connection from its SYN to its end.
+    """A connection from its first SYN to its end.
 
     Args:
         flow: its number.
-        path: opaque to TCP: what the sink needs to address packets.
-        syn: the SYN's header.
+        path: both ends; what the sink needs to address packets.
         initial: our initial sequence number (RFC 9293 section 3.4.1: not guessable).
-        mss: what the device carries.
+        clock_offset: of our timestamps.
+        mss: what the device carries, without options (RFC 9293 section 3.7.1).
         largest: payload octets of one segment: MSS, or a super-packet's worth.
     """
 
     __slots__ = (
+        "_ack_at",
+        "_answering",
         "_challenge",
+        "_clock_offset",
+        "_complained_at",
         "_config",
-        "_congestion",
-        "_duplicates",
         "_emit",
+        "_exchanges",
+        "_heard_at",
         "_largest",
-        "_recover",
-        "_retries",
-        "_rtt",
-        "_synack",
+        "_last_ack",
+        "_own_mss",
+        "_probes",
+        "_syn_wanted",
+        "_timestamps",
         "_wscale",
         "ack_wanted",
         "flow",
-        "initial",
         "mss",
         "octets_down",
         "octets_up",
         "opened_at",
         "path",
         "receiving",
-        "sending",
-        "timer",
-        "timer_at",
+        "sender",
     )
 
     def __init__(
         self,
         flow: int,
-        path: object,
-        syn: TcpHeader,
+        path: Path,
         *,
         initial: int,
+        clock_offset: int,
         mss: int,
         largest: int,
         config: StackConfig,
@@ -114,69 +134,96 @@ class Connection(StateHolder):
         super().__init__()
         self.flow = flow
         self.path = path
-        self.initial = initial
         #: Octets of payload in one packet, both sides' options considered.
-        self.mss = min(mss, syn.mss or DEFAULT_MSS)
+        self.mss = self._own_mss = mss
         self.opened_at = now
         self.octets_up = 0
         self.octets_down = 0
-        self.receiving = ReceiveHalf(syn.sequence, config.out_of_order)
-        self.sending = SendHalf(initial)
-        self._wscale = syn.window_scale
-        self._largest = max(self.mss, largest - largest % self.mss)
+        self.receiving = ReceiveHalf(0, config.out_of_order)
+        self._largest = largest
+        self.sender = Sender(initial, mss=mss, largest=largest, algorithm=config.congestion)
+        self._wscale: int | None = None
+        self._clock_offset = clock_offset
+        self._timestamps: Timestamps | None = None
         self._config = config
         self._emit = emit
         self._challenge = challenge
-        self._congestion: CongestionControl = NewReno(self.mss)
-        self._rtt = RttEstimator()
-        self._retries = 0
-        self._duplicates = 0
-        self._recover: int | None = None  # in recovery until this is acknowledged (RFC 6582)
-        self._synack = False
+        self._syn_wanted = False
         self.ack_wanted = False
-        self.timer = Timer.NONE
-        self.timer_at: float | None = None
+        self._ack_at: float | None = None
+        self._last_ack = 0
+        self._answering = False
+        self._exchanges = 0
+        self._complained_at = now - 1.0
+        self._heard_at = now
+        self._probes = 0
+
+    def adopt(self, syn: TcpHeader, *, now: float) -> None:
+        """The program's SYN: its number and what it offers."""
+        self.receiving.initial = syn.sequence
+        self._wscale = syn.window_scale
+        self.mss = max(LEAST_MSS, min(self._own_mss, syn.mss or DEFAULT_MSS))
+        if syn.timestamp is not None:
+            self._timestamps = Timestamps(self._clock_offset, syn.timestamp, now=now)
+            self.mss -= TIMESTAMPS_OCTETS  # RFC 6691: the option's room is the payload's
+        self.sender.selective = syn.sack_permitted
+        self.sender.set_mss(self.mss, max(self.mss, self._largest - self._largest % self.mss))
+        self._heard_at = now
 
     # -- the relay's verbs
+
+    def open(self, window: int, *, now: float) -> None:
+        """Connect to the program (RFC 9293 section 3.10.1), and take `window` octets."""
+        self.move(Input.OPEN)
+        self.receiving.edge = 1 + window
+        # Offered here, and kept only when the SYN's answer agrees.
+        self._timestamps = Timestamps(self._clock_offset, 0, now=now)
+        self._wscale, self.sender.selective = 0, True
+        self.sender.half.next = 1
+        self._syn_wanted = True
 
     def accept(self, window: int) -> None:
         """The far side has connected: answer the SYN, and take `window` octets."""
         self.move(Input.ACCEPT)
-        self.receiving.edge = add(self.receiving.next, window)
-        self.sending.next = add(self.initial, 1)
-        self._synack = True
+        self.receiving.edge = 1 + window
+        self.sender.half.next = 1
+        self._syn_wanted = True
 
     def grant(self, octets: int) -> bool:
         """Take `octets` more; True when the program should be told now."""
         receiving = self.receiving
-        receiving.edge = add(receiving.edge, octets)
-        if self.is_in(State.PENDING, State.SYN_RECEIVED):
+        receiving.edge += octets
+        if self.state in _OPENING:
             return False
         # RFC 9293 section 3.8.6.2.2: silly window avoidance; tell of two segments, or when it was nearly shut.
-        gained = distance(receiving.advertised, receiving.edge)
-        told = distance(receiving.next, receiving.advertised)
-        if gained >= 2 * self.mss or told < self.mss:
+        if receiving.edge - receiving.advertised >= 2 * self.mss or receiving.advertised - receiving.next < self.mss:
             self.ack_wanted = True
         return self.ack_wanted
 
     def send(self, data: bytes | memoryview) -> None:
         """Queue payload for the program."""
         self.octets_down += len(data)
-        self.sending.queue(data)
+        self.sender.half.queue(data)
+
+    @property
+    def waiting(self) -> int:
+        """Octets for the program that its kernel has not acknowledged."""
+        return self.sender.half.queued + self.sender.half.in_flight
 
     def finish(self) -> None:
         """FIN after what is queued."""
-        self.sending.fin_queued = True
+        self.sender.half.fin_queued = True
 
     def abort(self, sink: Sink) -> None:
         """RST now; the flow is over."""
-        if not self.is_in(State.PENDING, State.CLOSED):
-            sink.segment(self, self.sending.next, self.receiving.next, RST | ACK, 0, [], 0)
+        if not self.is_in(State.PENDING, State.SYN_SENT, State.CLOSED):
+            half = self.sender.half
+            sink.segment(self.path, self.mss, half.number(half.next), self._ack_number(), RST | ACK, 0, b"", [], 0)
         self._end()
 
     def refuse(self, sink: Sink) -> None:
         """RST in answer to the SYN (RFC 9293 section 3.10.7.1)."""
-        sink.segment(self, 0, self.receiving.next, RST | ACK, 0, [], 0)
+        sink.segment(self.path, self.mss, 0, self._ack_number(), RST | ACK, 0, b"", [], 0)
         self._end()
 
     def drop(self) -> None:
@@ -187,276 +234,366 @@ class Connection(StateHolder):
 
     def receive(self, header: TcpHeader, data: memoryview, sink: Sink, *, now: float) -> None:
         """One segment of the program."""
-        octets = len(data) + (1 if header.flags & FIN else 0) + (1 if header.flags & SYN else 0)
-        if self.is_in(State.PENDING):
-            if header.flags & RST and distance(self.receiving.next, header.sequence) in (0, -1):
-                self._reset()
-            return  # the SYN again: its answer waits for the far side
-        if not self.receiving.acceptable(header.sequence, octets):
-            self._unacceptable(header)
+        if self.state in _OPENING and self._opening(header, sink, now=now):
             return
-        if header.flags & RST:
+        flags = header.flags
+        receiving = self.receiving
+        start = receiving.position(header.sequence)
+        if self._timestamps is not None and not flags & RST and not self._timely(header, start, now=now):
+            return
+        octets = len(data) + (1 if flags & FIN else 0) + (1 if flags & SYN else 0)
+        if not receiving.acceptable(start, octets):
+            self._unacceptable(header, start, octets, sink, now=now)
+            return
+        if flags & RST:
             # RFC 5961 section 3.2: exactly the next number, or a challenge.
-            if header.sequence == self.receiving.next:
+            if start == receiving.next:
                 self._reset()
             else:
                 self._challenged(now=now)
             return
-        if header.flags & SYN:
+        if flags & SYN:
             self._challenged(now=now)  # RFC 5961 section 4.2
             return
-        if not header.flags & ACK or not self._acknowledged(header, data, sink, now=now):
+        self._heard_at = now
+        if not flags & ACK or not self._acknowledged(header, start, len(data), sink, now=now):
             return
-        if len(data) and self.is_in(*_CAN_RECEIVE):
-            self._payload(header.sequence, data)
-        if header.flags & FIN and self.is_in(*_CAN_RECEIVE):
-            self.receiving.fin = add(header.sequence, len(data))
-            self.ack_wanted = True
-        if self.receiving.fin is not None and self.is_in(*_CAN_RECEIVE) and self.receiving.fin_reached():
-            self._fin_received(now=now)
+        if self.state in _CAN_RECEIVE:
+            if len(data):
+                self._payload(start, data, now=now)
+                if receiving.gap and not self.sender.selective:
+                    self._acknowledge(
+                        sink, now=now
+                    )  # RFC 5681 section 4.2: each one counts, when counting is all there is
+            if flags & FIN:
+                receiving.fin = start + len(data)
+                self.ack_wanted = True
+            if receiving.fin is not None and receiving.fin_reached():
+                self._fin_received(now=now)
 
-    def _unacceptable(self, header: TcpHeader) -> None:
+    def _opening(self, header: TcpHeader, sink: Sink, *, now: float) -> bool:
+        """States before the first acknowledgement; False when the segment goes the way of all others."""
+        flags = header.flags
+        if self.state is State.PENDING:
+            if flags & RST and self.receiving.position(header.sequence) in (0, 1):
+                self._reset()
+            return True  # the SYN again: its answer waits for the far side
+        if self.state is State.SYN_SENT:
+            self._syn_answered(header, sink, now=now)
+            return True
+        if flags & SYN and not flags & RST and self.receiving.position(header.sequence) == 0:
+            if not flags & ACK:
+                self._syn_wanted = True  # our answer was lost
+                return True
+            # The answer to our SYN, after both sides sent one at once (RFC 9293 section 3.5, figure 7).
+            header.sequence = add(header.sequence, 1)
+            header.flags &= ~SYN
+            header.window >>= self._wscale or 0  # that of a SYN is never scaled
+        return False
+
+    def _syn_answered(self, header: TcpHeader, sink: Sink, *, now: float) -> None:
+        """RFC 9293 section 3.10.7.3."""
+        half = self.sender.half
+        if header.flags & ACK and header.acknowledgement != half.number(1):
+            if not header.flags & RST:
+                sink.segment(self.path, self.mss, header.acknowledgement, 0, RST, 0, b"", [], 0)
+            return
+        if header.flags & RST:
+            if header.flags & ACK:
+                self._reset()
+            return
+        if not header.flags & SYN:
+            return
+        self._timestamps = None
+        self.adopt(header, now=now)
+        if header.flags & ACK:
+            self._established(header, 0)
+            self.sender.handshake_done()
+            self.ack_wanted = True
+            self._emit(FlowEstablished(self.flow))
+        else:
+            self.move(Input.SYN_RECEIVED)
+            self._syn_wanted = True
+
+    def _timely(self, header: TcpHeader, start: int, *, now: float) -> bool:
+        """RFC 7323 sections 3.2 and 5.3; False when the segment is to be dropped."""
+        timestamps = self._timestamps
+        if timestamps is None or header.timestamp is None:
+            return False
+        if timestamps.too_old(header.timestamp, now=now):
+            self._complain(now=now)
+            return False
+        if start <= self._last_ack:
+            timestamps.update(header.timestamp, now=now)
+        return True
+
+    def _unacceptable(self, header: TcpHeader, start: int, octets: int, sink: Sink, *, now: float) -> None:
         if header.flags & RST:
             return
-        if self.is_in(State.SYN_RECEIVED) and header.flags & SYN:
-            self._synack = True  # our answer was lost
-            return
-        self.ack_wanted = True
+        if (
+            header.flags & ACK
+            and not header.flags & SYN
+            and self.receiving.window() == 0
+            and start <= self.receiving.edge
+        ):
+            # RFC 9293 section 3.10.7.4: a shut window must not keep acknowledgements out.
+            self._heard_at = now
+            if not self._acknowledged(header, start, octets, sink, now=now):
+                return
+        if octets and not header.flags & SYN:
+            self.receiving.repeated(start, octets)
+            self.ack_wanted = True
+        else:
+            self._complain(now=now)
+
+    def _complain(self, *, now: float) -> None:
+        """Acknowledge a segment without payload that nobody wants; two ends must not do so for ever (an "ACK storm")."""
+        if now - self._complained_at >= self._config.complaint_gap:
+            self._complained_at = now
+            self.ack_wanted = True
 
     def _challenged(self, *, now: float) -> None:
         if self._challenge(now):
             self.ack_wanted = True
 
-    def _acknowledged(self, header: TcpHeader, data: memoryview, sink: Sink, *, now: float) -> bool:
+    def _acknowledged(self, header: TcpHeader, start: int, octets: int, sink: Sink, *, now: float) -> bool:
         """RFC 9293 section 3.10.7.4, fifth check; False when the segment is to be dropped."""
-        sending = self.sending
-        number = header.acknowledgement
-        ahead = distance(sending.unacknowledged, number)
-        if ahead > distance(sending.unacknowledged, sending.next) or ahead < -(1 << 30):
-            if self.is_in(State.SYN_RECEIVED):
-                sink.segment(self, number, 0, RST, 0, [], 0)
-            else:
-                self._challenged(now=now)
-            return False
-        if self.is_in(State.SYN_RECEIVED):
-            if ahead <= 0:
+        sender = self.sender
+        half = sender.half
+        place = half.position(header.acknowledgement)
+        if self.state is State.SYN_RECEIVED:
+            if place < 1 or place > half.next:
+                sink.segment(self.path, self.mss, header.acknowledgement, 0, RST, 0, b"", [], 0)
                 return False
-            self._established(header)
-            sending.unacknowledged = add(self.initial, 1)
-            ahead -= 1
-            self._retries = 0
-            self._stop_timer()
-        if ahead > 0:
-            self._advance(number, sink, now=now)
-        elif (
-            # RFC 5681 section 2: what counts as a duplicate acknowledgement
-            ahead == 0
-            and sending.sent
-            and not len(data)
-            and not header.flags & FIN
-            and header.window << sending.scale == sending.window
-        ):
-            self._duplicate(sink, now=now)
-        if self._newer_window(header):
-            sending.window = header.window << sending.scale
-            sending.window_seq = header.sequence
-            sending.window_ack = number
-            if self.timer is Timer.PROBE:
-                self._retries = 0  # shut, but alive
-                if sending.window:
-                    self._stop_timer()
-        return not self.is_in(State.CLOSED)
+            self._established(header, start)
+            sender.handshake_done()
+        elif place > half.next or place < half.unacknowledged - half.max_window:
+            self._challenged(now=now)  # RFC 5961 section 5.2
+            return False
+        window = header.window << half.scale
+        ahead = place - half.unacknowledged
+        if ahead > 0 or half.sent:
+            blocks = (
+                [(half.position(left), half.position(right)) for left, right in header.sacks] if header.sacks else []
+            )
+            # RFC 5681 section 2: what counts as a duplicate acknowledgement.
+            duplicate = ahead == 0 and not octets and not header.flags & FIN and window == half.window
+            echoed = None
+            if self._timestamps is not None and header.timestamp_echo:
+                echoed = self._timestamps.sent_at(header.timestamp_echo, now=now)
+            gone = sender.acknowledged(
+                max(place, half.unacknowledged), blocks, duplicate=duplicate, echoed=echoed, now=now
+            )
+            if ahead > 0:
+                self._delivered(ahead, gone, now=now)
+        # RFC 9293 section 3.10.7.4: SND.WL1 and SND.WL2.
+        if start > half.window_seq or (start == half.window_seq and place >= half.window_ack):
+            half.window, half.window_seq, half.window_ack = window, start, place
+            half.max_window = max(half.max_window, window)
+            sender.window_told()
+        return self.state is not State.CLOSED
 
-    def _established(self, header: TcpHeader) -> None:
-        self.move(Input.SYN_ACKED)
-        if self._wscale is not None:
-            self.sending.scale = self._wscale
-            self.receiving.scale = OUR_WINDOW_SCALE
-        self.sending.window = header.window << self.sending.scale
-        self.sending.window_seq = header.sequence
-        self.sending.window_ack = header.acknowledgement
-
-    def _newer_window(self, header: TcpHeader) -> bool:
-        """RFC 9293 section 3.10.7.4: SND.WL1 and SND.WL2."""
-        sending = self.sending
-        newer = distance(sending.window_seq, header.sequence)
-        return newer > 0 or (newer == 0 and distance(sending.window_ack, header.acknowledgement) >= 0)
-
-    def _advance(self, number: int, sink: Sink, *, now: float) -> None:
-        sending = self.sending
-        octets, fin, last = sending.acknowledge(number)
-        self._retries = 0
-        self._duplicates = 0
-        if last is not None and not last.again:
-            self._rtt.measured(now - last.sent_at)
-        else:
-            self._rtt.backoff = 0
+    def _delivered(self, octets: int, gone: list[Sent], *, now: float) -> None:
+        fin = gone[-1].fin if gone else False
+        octets -= fin
         if octets:
             self._emit(DataAcknowledged(self.flow, octets))
-        if self._recover is not None:
-            if distance(self._recover, number) >= 0:
-                self._recover = None
-                self._congestion.recovered()
-            elif sending.sent:
-                self._retransmit(sink, now=now)  # RFC 6582 section 3.2 step 3: a partial acknowledgement
-        elif octets:
-            self._congestion.acknowledged(octets)
-        if sending.sent:
-            self._set_timer(Timer.RETRANSMIT, now + self._rtt.timeout())
-        else:
-            self._stop_timer()
         if fin:
-            self._fin_acknowledged(now=now)
+            self.move(Input.FIN_ACKED)
+            if self.state is State.TIME_WAIT:
+                self._linger(now=now)
+            elif self.state is State.CLOSED:
+                self.sender.stop()
+                self._emit(FlowClosed(self.flow))
 
-    def _duplicate(self, sink: Sink, *, now: float) -> None:
-        self._duplicates += 1
-        if self._duplicates == DUPLICATES and self._recover is None:
-            self._recover = self.sending.next
-            self._congestion.lost(self.sending.in_flight)
-            self._retransmit(sink, now=now)
+    def _established(self, header: TcpHeader, start: int) -> None:
+        self.move(Input.SYN_ACKED)
+        half = self.sender.half
+        if self._wscale is not None:
+            half.scale = self._wscale
+            self.receiving.scale = OUR_WINDOW_SCALE
+        half.window = half.max_window = header.window if header.flags & SYN else header.window << half.scale
+        half.window_seq, half.window_ack = start, 1
 
-    def _payload(self, sequence: int, data: memoryview) -> None:
-        self.ack_wanted = True
-        for piece in self.receiving.receive(sequence, data):
+    def _payload(self, start: int, data: memoryview, *, now: float) -> None:
+        pieces = self.receiving.receive(start, data)
+        if self._answering:
+            self._exchanges = 0  # two without an answer between them: no exchange of requests and answers
+        self._answering = True
+        if self._exchanges < _EXCHANGES or self.receiving.news or self._ack_at is not None:
+            self.ack_wanted = True
+        else:
+            self._ack_at = now + _ACK_DELAY
+        for piece in pieces:
             self.octets_up += len(piece)
             self._emit(DataReceived(self.flow, piece))
 
     def _fin_received(self, *, now: float) -> None:
         self.move(Input.FIN_RECEIVED)
         self._emit(EndReceived(self.flow))
-        if self.is_in(State.TIME_WAIT):
+        if self.state is State.TIME_WAIT:
             self._linger(now=now)
-
-    def _fin_acknowledged(self, *, now: float) -> None:
-        self.move(Input.FIN_ACKED)
-        if self.is_in(State.TIME_WAIT):
-            self._linger(now=now)
-        elif self.is_in(State.CLOSED):
-            self._stop_timer()
-            self._emit(FlowClosed(self.flow))
 
     def _linger(self, *, now: float) -> None:
-        self._set_timer(Timer.TIME_WAIT, now + self._config.time_wait)
+        self.sender.linger(now + self._config.time_wait)
         self._emit(FlowClosed(self.flow))
 
     def _reset(self) -> None:
-        quiet = self.is_in(State.TIME_WAIT)
+        quiet = self.state is State.TIME_WAIT
         self._end()
         if not quiet:
             self._emit(FlowReset(self.flow))
 
     def _end(self) -> None:
-        if not self.is_in(State.CLOSED):
+        if self.state is not State.CLOSED:
             self.move(Input.ABORT)
-        self.sending.drop()
-        self._synack = self.ack_wanted = False
-        self._stop_timer()
+        self.sender.half.drop()
+        self.sender.stop()
+        self._syn_wanted = self.ack_wanted = False
+        self._ack_at = None
 
     # -- segments out
 
     def transmit(self, sink: Sink, *, now: float) -> None:
-        """Everything that is due: the SYN's answer, data, FIN, or an acknowledgement."""
-        if self._synack:
-            self._synack = False
-            self._send_synack(sink, now=now)
-        if self.is_in(*_CAN_SEND):
-            self._send_data(sink, now=now)
+        """Everything that is due: a SYN, data, FIN, or an acknowledgement."""
+        if self._syn_wanted:
+            self._send_syn(sink, now=now)
+        half = self.sender.half
+        # What is lost goes out in every state; payload and FIN for the first time only where there can be any.
+        if half.lost or ((half.queued or half.fin_queued) and not half.fin_sent and self.state in _CAN_SEND):
+            self.sender.transmit(lambda segment, push: self._put(segment, push, sink, now), now=now)
         if self.ack_wanted:
-            self._acknowledge(sink)
+            self._acknowledge(sink, now=now)
 
-    def _send_synack(self, sink: Sink, *, now: float) -> None:
-        window = min(self.receiving.window(), 0xFFFF)
-        self.receiving.advertised = add(self.receiving.next, window)
-        sink.segment(self, self.initial, self.receiving.next, SYN | ACK, window, [], 0, options=True)
-        self._set_timer(Timer.RETRANSMIT, now + self._rtt.timeout())
+    def _send_syn(self, sink: Sink, *, now: float) -> None:
+        self._syn_wanted = False
+        receiving, half = self.receiving, self.sender.half
+        window = min(receiving.window(), 0xFFFF)
+        receiving.advertised = max(receiving.advertised, receiving.next + window)
+        answer = self.state is not State.SYN_SENT
+        head = TcpHeader(0, 0, 0, 0, 0, 0, mss=self._own_mss, sack_permitted=self.sender.selective)
+        if self._wscale is not None:
+            head.window_scale = OUR_WINDOW_SCALE  # RFC 7323 section 2.2: in an answer only when it was offered
+        if self._timestamps is not None:
+            head.timestamp = self._timestamps.value(now)
+            head.timestamp_echo = self._timestamps.recent if answer else 0
+        flags, number = (SYN | ACK, receiving.number(receiving.next)) if answer else (SYN, 0)
+        self._last_ack = receiving.next
+        sink.segment(self.path, self.mss, half.number(0), number, flags, window, head.emit_options(), [], 0)
+        self.sender.watch_handshake(now)
 
-    @property
-    def offered_scale(self) -> int | None:
-        """The window scale for our SYN: offered when the program's SYN did (RFC 7323 section 2.2)."""
-        return None if self._wscale is None else OUR_WINDOW_SCALE
-
-    def _send_data(self, sink: Sink, *, now: float) -> None:
-        sending = self.sending
-        while sending.queued:
-            allowed = min(sending.window, self._congestion.window) - sending.in_flight
-            octets = min(allowed, self._largest, sending.queued)
-            if octets <= 0 or (octets < self.mss and octets < sending.queued and sending.sent):
-                break  # RFC 9293 section 3.8.6.2.1: no silly segments while something is on its way
-            if octets < sending.queued and octets > self.mss:
-                octets -= octets % self.mss
-            last = octets == sending.queued
-            fin = last and sending.fin_queued
-            self._send_segment(sending.take(octets, fin=fin, now=now), sink, push=last)
-        if sending.fin_queued and not sending.queued and not sending.fin_sent:
-            self._send_segment(sending.take(0, fin=True, now=now), sink, push=False)
-        if sending.sent and self.timer is Timer.NONE:
-            self._set_timer(Timer.RETRANSMIT, now + self._rtt.timeout())
-        elif sending.queued and not sending.sent and self.timer is Timer.NONE:
-            self._set_timer(Timer.PROBE, now + self._rtt.timeout())
-
-    def _send_segment(self, segment: Sent, sink: Sink, *, push: bool) -> None:
+    def _put(self, segment: Sent, push: bool, sink: Sink, now: float) -> None:
+        half = self.sender.half
         flags = ACK | (PSH if push else 0) | (FIN if segment.fin else 0)
+        number, options = self._acknowledgement(now)
         sink.segment(
-            self,
-            segment.sequence,
-            self.receiving.next,
+            self.path,
+            self.mss,
+            half.number(segment.start),
+            number,
             flags,
             self.receiving.field(),
+            options,
             segment.buffers,
             segment.octets,
         )
-        self.ack_wanted = False
-        if segment.fin and not self.sending.fin_sent:
-            self.sending.fin_sent = True
+        if self._answering:
+            self._answering = False
+            self._exchanges += 1
+        # Blocks take the room of payload, so they have a segment of their own.
+        self.ack_wanted = self.ack_wanted and self.receiving.news
+        if segment.fin and not half.fin_sent:
+            half.fin_sent = True
             self.move(Input.FIN_SENT)
 
-    def _acknowledge(self, sink: Sink) -> None:
+    def _acknowledge(self, sink: Sink, *, now: float) -> None:
         self.ack_wanted = False
-        if not self.is_in(State.SYN_RECEIVED, State.PENDING):
-            sink.segment(self, self.sending.next, self.receiving.next, ACK, self.receiving.field(), [], 0)
+        if self.state in _OPENING:
+            return
+        half = self.sender.half
+        number, options = self._acknowledgement(now)
+        if self.receiving.news:
+            most = MAX_SACK_BLOCKS if self._timestamps is None else MAX_SACK_BLOCKS_BESIDE_TIMESTAMPS
+            options += sack_option(self.receiving.blocks(most if self.sender.selective else 0))
+        sink.segment(self.path, self.mss, half.number(half.next), number, ACK, self.receiving.field(), options, [], 0)
 
-    def _retransmit(self, sink: Sink, *, now: float) -> None:
-        segment = self.sending.sent[0]
-        segment.again = True
-        self._send_segment(segment, sink, push=True)
-        self._set_timer(Timer.RETRANSMIT, now + self._rtt.timeout())
+    def _acknowledgement(self, now: float) -> tuple[int, bytes]:
+        """The acknowledgement number and the timestamps of a segment that goes out now."""
+        receiving, timestamps = self.receiving, self._timestamps
+        self._last_ack = receiving.next
+        self._ack_at = None
+        number = receiving.number(receiving.next)
+        if timestamps is None:
+            return number, b""
+        return number, TIMESTAMPS.pack(TIMESTAMPS_WORD, timestamps.value(now), timestamps.recent)
+
+    def _ack_number(self) -> int:
+        return self.receiving.number(self.receiving.next)
 
     # -- time
 
+    @property
+    def timer_at(self) -> float | None:
+        """When `handle_timer` wants to be called."""
+        at = self.sender.timer_at
+        if self._ack_at is not None and (at is None or self._ack_at < at):
+            at = self._ack_at
+        if self.state not in _UNWATCHED:
+            watch = self._watch_at()
+            if at is None or watch < at:
+                at = watch
+        return at
+
+    def _watch_at(self) -> float:
+        return self._heard_at + self._config.keepalive_idle + self._probes * self._config.keepalive_interval
+
     def handle_timer(self, sink: Sink, *, now: float) -> None:
-        """The timer went off."""
-        timer = self.timer
-        self._stop_timer()
-        match timer:
-            case Timer.TIME_WAIT:
-                self.move(Input.EXPIRED)
-            case Timer.RETRANSMIT | Timer.PROBE:
-                self._timed_out(timer, sink, now=now)
-            case Timer.NONE:
-                pass
+        """What is due."""
+        if self._ack_at is not None and self._ack_at <= now:
+            self._exchanges = 0  # no answer came: not that kind of program, or not now
+            self.ack_wanted = True
+            self._ack_at = None
+        if self.sender.timer_at is not None and self.sender.timer_at <= now:
+            self._sender_timer(sink, now=now)
+        if self.state not in _UNWATCHED and self._watch_at() <= now:
+            self._watch(sink, now=now)
 
-    def _timed_out(self, timer: Timer, sink: Sink, *, now: float) -> None:
-        self._retries += 1
-        self._rtt.timed_out()
-        # A shut window may stay shut for ever while it is acknowledged (RFC 9293 section 3.8.6.1): `_retries` starts
-        # again with every acknowledgement of a probe.
-        if self._retries > self._config.retransmissions:
-            self.abort(sink)
-            self._emit(FlowReset(self.flow))
-        elif timer is Timer.PROBE:
-            sink.segment(self, add(self.sending.next, -1), self.receiving.next, ACK, self.receiving.field(), [], 0)
-            self._set_timer(Timer.PROBE, now + self._rtt.timeout())
-        elif self.is_in(State.SYN_RECEIVED):
-            self._send_synack(sink, now=now)
-        elif self.sending.sent:
-            self._congestion.timed_out(self.sending.in_flight)
-            self._recover = self.sending.next
-            self._retransmit(sink, now=now)
+    def _sender_timer(self, sink: Sink, *, now: float) -> None:
+        sender = self.sender
+        if sender.timer is Timer.TIME_WAIT:
+            sender.stop()
+            self.move(Input.EXPIRED)
+            return
+        if sender.timer is Timer.WINDOW:
+            if sender.window_timed_out(now=now):
+                self._probe(sink, now=now)
+        else:
+            sender.timed_out(lambda segment, push: self._put(segment, push, sink, now), now=now)
+            if self.state in (State.SYN_SENT, State.SYN_RECEIVED):
+                self._syn_wanted = True
+        limit = self._config.syn_retransmissions if self.state in _OPENING else self._config.retransmissions
+        if sender.retries > limit:
+            self._give_up(sink)
 
-    def _set_timer(self, timer: Timer, at: float) -> None:
-        self.timer = timer
-        self.timer_at = at
+    def _watch(self, sink: Sink, *, now: float) -> None:
+        """RFC 9293 section 3.8.4: is the program's kernel still there?"""
+        if now - self._heard_at < self._config.keepalive_idle:
+            self._probes = 0
+            return
+        self._probes += 1
+        if self._probes > self._config.keepalive_probes:
+            self._give_up(sink)
+        else:
+            self._probe(sink, now=now)
 
-    def _stop_timer(self) -> None:
-        self.timer = Timer.NONE
-        self.timer_at = None
+    def _probe(self, sink: Sink, *, now: float) -> None:
+        """A segment that has to be answered: the number before the next, without payload."""
+        half = self.sender.half
+        number, options = self._acknowledgement(now)
+        sink.segment(
+            self.path, self.mss, half.number(half.next - 1), number, ACK, self.receiving.field(), options, [], 0
+        )
+
+    def _give_up(self, sink: Sink) -> None:
+        self.abort(sink)
+        self._emit(FlowReset(self.flow))

@@ -1,92 +1,203 @@
-"""The receiving half: what is in order goes up, what is beyond a gap waits. Octets.
+"""The receiving half: what is in order goes up, what is beyond a gap waits and is told of (RFC 2018). Octets, positions (seq.py).
 
 The window is credit: the right edge is where the tunnel's credit ends, and it never moves left (RFC 9293 section 3.8.6.2.1).
+What was told of as received is never dropped, although RFC 2018 section 8 would allow it.
 
 Not here: acknowledging (connection.py).
 """
 
 from __future__ import annotations
 
-from kt_net.stack.tcp.seq import add, distance
+from bisect import bisect_right
+
+from kt_net.stack.tcp.seq import MASK, position
 
 
 class ReceiveHalf:
-    """Sequence space from the program."""
+    """Sequence space from the program.
 
-    __slots__ = ("_beyond", "_max_beyond", "advertised", "edge", "fin", "next", "scale")
+    Args:
+        initial: the program's initial sequence number.
+        most: pieces beyond a gap that are kept.
+    """
 
-    def __init__(self, initial: int, max_out_of_order: int) -> None:
-        self.next = add(initial, 1)
+    __slots__ = (
+        "_blocks",
+        "_duplicate",
+        "_most",
+        "_pieces",
+        "_starts",
+        "advertised",
+        "edge",
+        "fin",
+        "initial",
+        "next",
+        "scale",
+    )
+
+    def __init__(self, initial: int, most: int) -> None:
+        self.initial = initial
+        #: RCV.NXT.
+        self.next = 1
         #: Where credit ends.
-        self.edge = self.next
+        self.edge = 1
         #: The right edge as last told to the program's kernel.
-        self.advertised = self.next
+        self.advertised = 1
         self.scale = 0
-        #: Sequence number of the program's FIN, once seen.
+        #: Position of the program's FIN, once seen.
         self.fin: int | None = None
-        self._beyond: dict[int, memoryview] = {}
-        self._max_beyond = max_out_of_order
+        # Pieces beyond a gap: sorted, apart from each other. Made when there is a first one; most connections never have any.
+        self._starts: list[int] | None = None
+        self._pieces: list[memoryview] = []
+        self._most = most
+        #: Ranges beyond the gap, the one that grew last first (RFC 2018 section 4).
+        self._blocks: list[tuple[int, int]] = []
+        self._duplicate: tuple[int, int] | None = None
+
+    def number(self, place: int) -> int:
+        """The sequence number of a position."""
+        return (self.initial + place) & MASK
+
+    def position(self, number: int) -> int:
+        """The position of a sequence number."""
+        return position(number, self.initial, self.next)
 
     def window(self) -> int:
         """Octets that the program may send."""
-        return max(0, distance(self.next, self.edge))
+        return max(0, self.edge - self.next)
 
     def field(self) -> int:
         """The window as the header carries it; remembers what was told."""
         field = min(self.window() >> self.scale, 0xFFFF)
-        self.advertised = add(self.next, field << self.scale)
+        # Rounded down by the scale it may say less than before: what was told stays told.
+        self.advertised = max(self.advertised, self.next + (field << self.scale))
         return field
 
-    def acceptable(self, sequence: int, octets: int) -> bool:
+    def acceptable(self, start: int, octets: int) -> bool:
         """RFC 9293 section 3.10.7.4, the four cases; `octets` counts SYN and FIN."""
-        window = self.window()
-        start = distance(self.next, sequence)
+        window = max(0, self.edge - self.next)
         if octets == 0:
-            return start == 0 if window == 0 else 0 <= start < window
+            return start == self.next if window == 0 else self.next <= start < self.next + window
         if window == 0:
             return False
-        return 0 <= start < window or 0 <= start + octets - 1 < window
+        return self.next <= start < self.next + window or self.next <= start + octets - 1 < self.next + window
 
-    def receive(self, sequence: int, data: memoryview) -> list[memoryview]:
+    def receive(self, start: int, data: memoryview) -> list[memoryview]:
         """Payload of an acceptable segment; gives back what is in order now, within the credit."""
-        start = distance(self.next, sequence)
-        if start < 0:
-            data = data[-start:]
-            start = 0
-        room = self.window() - start
+        if start < self.next:
+            self.repeated(start, len(data))
+            data = data[self.next - start :]
+            start = self.next
+        room = self.edge - start
         if len(data) > room:
             data = data[: max(0, room)]
         if not len(data):
             return []
-        if start:
-            self._keep(add(self.next, start), data)
+        if start > self.next:
+            self._keep(start, data)
             return []
-        ready = [data]
-        self.next = add(self.next, len(data))
-        if self._beyond:
-            self._join(ready)
-        return ready
+        if self._starts is None:
+            self.next += len(data)
+            return [data]
+        return self._join(start, data)
+
+    def repeated(self, start: int, octets: int) -> None:
+        """Payload came that was there already: the next acknowledgement says so (RFC 2883)."""
+        if start < self.next:
+            self._duplicate = (start, min(self.next, start + octets))
 
     def fin_reached(self) -> bool:
         """Whether everything before the program's FIN has arrived; moves over the FIN when so."""
-        if self.fin is None or distance(self.next, self.fin):
+        if self.fin is None or self.next != self.fin:
             return False
-        self.next = add(self.next, 1)
-        self.edge = add(self.edge, 1) if distance(self.edge, self.next) > 0 else self.edge
-        self._beyond.clear()
+        self.next += 1
+        self.edge = max(self.edge, self.next)
+        self._forget()
         return True
 
-    def _keep(self, sequence: int, data: memoryview) -> None:
-        known = self._beyond.get(sequence)
-        if (known is None or len(known) < len(data)) and len(self._beyond) < self._max_beyond:
-            self._beyond[sequence] = data
+    @property
+    def gap(self) -> bool:
+        """Whether anything waits beyond a gap."""
+        return self._starts is not None
 
-    def _join(self, ready: list[memoryview]) -> None:
-        for sequence in sorted(self._beyond, key=lambda sequence: distance(self.next, sequence)):
-            start = distance(self.next, sequence)
-            if start > 0:
-                return
-            data = self._beyond.pop(sequence)[-start:] if start else self._beyond.pop(sequence)
-            if len(data):
-                ready.append(data)
-                self.next = add(self.next, len(data))
+    @property
+    def news(self) -> bool:
+        """Whether the next acknowledgement should carry blocks."""
+        return self._starts is not None or self._duplicate is not None
+
+    def blocks(self, most: int) -> tuple[tuple[int, int], ...]:
+        """For the next acknowledgement, in sequence numbers: first what arrived twice, once (RFC 2883), then ranges, latest first."""
+        found = list(self._blocks)
+        if self._duplicate is not None:
+            found.insert(0, self._duplicate)
+            self._duplicate = None
+        return tuple((self.number(left), self.number(right)) for left, right in found[:most])
+
+    def _keep(self, start: int, data: memoryview) -> None:
+        """Fill gaps with what is new of `data`; what is already there stays as it came first."""
+        if self._starts is None:
+            self._starts = []
+        starts, pieces = self._starts, self._pieces
+        end, place, new = start + len(data), start, False
+        at = bisect_right(starts, start)
+        if at:
+            place = max(place, starts[at - 1] + len(pieces[at - 1]))
+        while place < end:
+            limit = min(end, starts[at]) if at < len(starts) else end
+            if place < limit:
+                if len(starts) >= self._most:
+                    end = place  # no room: what is not kept is not told of
+                    break
+                starts.insert(at, place)
+                pieces.insert(at, _own(data[place - start : limit - start]))
+                new = True
+                at += 1
+            if limit == end:
+                break
+            place = starts[at] + len(pieces[at])
+            at += 1
+        if new:
+            self._grow(start, end)
+        elif end > start:
+            self._duplicate = (start, end)
+        if not starts:
+            self._starts = None
+
+    def _grow(self, left: int, right: int) -> None:
+        others = []
+        for block in self._blocks:
+            if block[1] < left or block[0] > right:
+                others.append(block)
+            else:
+                left, right = min(left, block[0]), max(right, block[1])
+        self._blocks = [(left, right), *others]
+
+    def _join(self, start: int, data: memoryview) -> list[memoryview]:
+        """`data` is in order; what waits may be in order with it."""
+        starts, pieces = self._starts or [], self._pieces
+        ready, end, taken = [data], start + len(data), 0
+        while taken < len(starts) and starts[taken] <= end:
+            over = end - starts[taken]
+            piece = pieces[taken][over:] if over < len(pieces[taken]) else None
+            if piece is not None:
+                ready.append(piece)
+                end += len(piece)
+            taken += 1
+        self.next = end
+        if taken == len(starts):
+            self._forget()
+        else:
+            del starts[:taken], pieces[:taken]
+            self._blocks = [block for block in self._blocks if block[1] > end]
+        return ready
+
+    def _forget(self) -> None:
+        self._starts = None
+        self._pieces = []
+        self._blocks = []
+
+
+def _own(piece: memoryview) -> memoryview:
+    """`piece`, copied when it would keep a much larger packet alive."""
+    whole = piece.obj
+    return piece if isinstance(whole, bytes) and 2 * len(piece) >= len(whole) else memoryview(bytes(piece))

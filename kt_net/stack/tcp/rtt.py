@@ -1,6 +1,6 @@
 """Round-trip time and retransmission timeout (RFC 6298). Seconds.
 
-Not here: which segment is timed (send.py; Karn's rule is kept there).
+Not here: which segment is timed (recovery.py; Karn's rule is kept there).
 """
 
 from __future__ import annotations
@@ -18,24 +18,27 @@ _K: Final = 4
 
 
 class RttEstimator:
-    """Smoothed round trip and what follows from it."""
+    """Smoothed round trip and what follows from it. `least`: the smallest seen (RFC 8985 section 6.2, step 1)."""
 
-    __slots__ = ("backoff", "rto", "smoothed", "variation")
+    __slots__ = ("backoff", "least", "rto", "smoothed", "variation")
 
     def __init__(self) -> None:
         self.smoothed: float | None = None
         self.variation = 0.0
         self.rto = INITIAL_RTO
         self.backoff = 0
+        self.least = MAX_RTO
 
     def measured(self, rtt: float) -> None:
-        """One sample of a segment that was sent once (RFC 6298 sections 2.2, 2.3, 3)."""
+        """One sample (RFC 6298 sections 2.2, 2.3, 3)."""
         if self.smoothed is None:
             self.smoothed = rtt
             self.variation = rtt / 2
         else:
-            self.variation = (1 - _BETA) * self.variation + _BETA * abs(self.smoothed - rtt)
-            self.smoothed = (1 - _ALPHA) * self.smoothed + _ALPHA * rtt
+            self.variation += _BETA * (abs(self.smoothed - rtt) - self.variation)
+            self.smoothed += _ALPHA * (rtt - self.smoothed)
+        if rtt < self.least:
+            self.least = rtt
         self.rto = min(MAX_RTO, max(MIN_RTO, self.smoothed + _K * self.variation))
         self.backoff = 0
 
@@ -45,4 +48,4 @@ class RttEstimator:
 
     def timeout(self) -> float:
         """How long to wait for an acknowledgement."""
-        return min(MAX_RTO, self.rto * (1 << min(self.backoff, 10)))
+        return min(MAX_RTO, self.rto * (1 << min(self.backoff, 10))) if self.backoff else self.rto

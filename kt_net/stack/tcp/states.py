@@ -1,6 +1,7 @@
 """States of a connection and what moves it between them: a table, total over states; nobody else assigns a state.
 
-The states of RFC 9293 section 3.3.2 for the passive end, and one before them: PENDING, in which the SYN waits for the far side.
+The states of RFC 9293 section 3.3.2, without LISTEN (every address listens), and one before them: PENDING, in which a SYN waits for the
+far side, or the connection for its own `open`.
 
 Not here: segments.
 """
@@ -17,6 +18,7 @@ class State(Enum):
     """Where a connection stands."""
 
     PENDING = "PENDING"
+    SYN_SENT = "SYN-SENT"
     SYN_RECEIVED = "SYN-RECEIVED"
     ESTABLISHED = "ESTABLISHED"
     FIN_WAIT_1 = "FIN-WAIT-1"
@@ -32,6 +34,8 @@ class Input(Enum):
     """What moves a connection."""
 
     ACCEPT = "accept"
+    OPEN = "open"
+    SYN_RECEIVED = "SYN received"
     SYN_ACKED = "our SYN acknowledged"
     FIN_SENT = "FIN sent"
     FIN_RECEIVED = "FIN received"
@@ -42,7 +46,16 @@ class Input(Enum):
 
 #: state -> input -> next state. A missing input is illegal in that state; CLOSED is the end.
 TRANSITIONS: Final[dict[State, dict[Input, State]]] = {
-    State.PENDING: {Input.ACCEPT: State.SYN_RECEIVED, Input.ABORT: State.CLOSED},
+    State.PENDING: {
+        Input.ACCEPT: State.SYN_RECEIVED,
+        Input.OPEN: State.SYN_SENT,
+        Input.ABORT: State.CLOSED,
+    },
+    State.SYN_SENT: {
+        Input.SYN_ACKED: State.ESTABLISHED,
+        Input.SYN_RECEIVED: State.SYN_RECEIVED,
+        Input.ABORT: State.CLOSED,
+    },
     State.SYN_RECEIVED: {Input.SYN_ACKED: State.ESTABLISHED, Input.ABORT: State.CLOSED},
     State.ESTABLISHED: {
         Input.FIN_SENT: State.FIN_WAIT_1,

@@ -134,9 +134,19 @@ def test_fragments_are_put_together_in_any_order() -> None:
 
 def test_overlapping_fragments_end_the_packet() -> None:
     pieces = fragment(ip(v6=False) / UDP(sport=1, dport=2) / Raw(bytes(3000)), fragsize=1000)
+    others = fragment(ip(v6=False) / UDP(sport=1, dport=2) / Raw(bytes(3000)), fragsize=600)
+    machine = Machine()
+    events = [event for piece in (pieces[0], others[1], *pieces[1:]) for event in machine.give(piece)]
+    assert events == []
+    # RFC 5722: and nothing that comes later brings it back.
+    assert [event for piece in pieces for event in machine.give(piece)] == []
+
+
+def test_the_same_fragment_twice_is_no_overlap() -> None:
+    pieces = fragment(ip(v6=False) / UDP(sport=1, dport=2) / Raw(bytes(3000)), fragsize=1000)
     machine = Machine()
     events = [event for piece in (pieces[0], pieces[0], *pieces[1:]) for event in machine.give(piece)]
-    assert events == []
+    assert [type(event) for event in events] == [DatagramReceived]
 
 
 def test_reassembly_is_capped_and_expires() -> None:

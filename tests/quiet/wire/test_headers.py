@@ -72,6 +72,7 @@ def test_ipv6(
     header = IPv6Header(source, destination, protocol, octets, octets + len(payload), fragmented=fragmented)
     if fragmented:
         header.identification, header.more_fragments, header.fragment_offset = number, more, offset * 8
+        header.protocol_at = 40
     assert parse_ipv6(header.emit() + payload) == header
 
 

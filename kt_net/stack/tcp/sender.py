@@ -1,0 +1,369 @@
+"""What the sending half does: how much goes out, what goes out again, and the timer that watches over both. Octets, seconds.
+
+One timer at a time, as in Linux: a retransmission timeout (RFC 6298), a tail loss probe (RFC 8985 section 7), the end of the patience with
+reordering (RFC 8985 section 6.2), a probe of a shut window (RFC 9293 section 3.8.6.1), or TIME-WAIT.
+
+Not here: bookkeeping of what is in flight (send.py), states (connection.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Final, TypeAlias
+
+from kt_net.stack.tcp.congestion import ALGORITHMS, CongestionControl
+from kt_net.stack.tcp.rack import DUPLICATES, Rack
+from kt_net.stack.tcp.rtt import RttEstimator
+from kt_net.stack.tcp.send import SendHalf, Sent
+
+#: Sends a segment that is in flight; `push` when nothing waits behind it.
+Put: TypeAlias = Callable[[Sent, bool], None]
+
+#: RFC 8985 section 7.2: what a receiver may delay an acknowledgement of a single segment, and the least that we wait at all:
+#: a kernel on the same machine answers within its own delays, not within the microseconds of the path.
+_TAIL_ACK_DELAY: Final = 0.2
+_LEAST_TAIL: Final = 0.02
+#: RFC 9293 section 3.8.6.2.1: how long a sender holds back what would be a silly segment (0.1 to 1 s).
+_OVERRIDE: Final = 0.2
+
+
+class Timer(Enum):
+    """What the timer is for."""
+
+    NONE = 0
+    RETRANSMIT = 1
+    TAIL = 2
+    REORDER = 3
+    WINDOW = 4
+    TIME_WAIT = 5
+
+
+class Sender:
+    """Sends what is queued.
+
+    Args:
+        initial: our initial sequence number.
+        algorithm: "cubic" or "newreno".
+    """
+
+    __slots__ = (
+        "_duplicates",
+        "_fast",
+        "_inflation",
+        "_largest",
+        "_mss",
+        "_override",
+        "_rack",
+        "_recover",
+        "_tail",
+        "_tail_again",
+        "congestion",
+        "half",
+        "retransmits",
+        "retries",
+        "rtt",
+        "selective",
+        "timer",
+        "timer_at",
+    )
+
+    def __init__(self, initial: int, *, mss: int, largest: int, algorithm: str) -> None:
+        self.half = SendHalf(initial)
+        self._mss = mss
+        self._largest = largest
+        self.congestion: CongestionControl = ALGORITHMS[algorithm](mss)
+        self.rtt = RttEstimator()
+        self._rack = Rack()
+        #: RFC 2018 was agreed on.
+        self.selective = False
+        self.timer = Timer.NONE
+        self.timer_at: float | None = None
+        #: Timeouts in a row; segments sent again, ever.
+        self.retries = 0
+        self.retransmits = 0
+        self._recover: int | None = None  # in recovery until this is acknowledged (RFC 6582)
+        self._fast = False  # fast recovery, as opposed to that of a timeout
+        self._duplicates = 0
+        self._inflation = 0  # RFC 5681 section 3.2 step 4: segments that have left the path without our knowing which
+        self._tail: int | None = None  # TLP.end_seq
+        self._tail_again = False  # TLP.is_retrans
+        self._override = False  # a small segment has waited long enough
+
+    def set_mss(self, mss: int, largest: int) -> None:
+        """Before anything is sent."""
+        self._mss, self._largest = mss, largest
+
+    # -- acknowledgements
+
+    def acknowledged(
+        self, place: int, blocks: list[tuple[int, int]], *, duplicate: bool, echoed: float | None, now: float
+    ) -> list[Sent]:
+        """An acceptable acknowledgement of everything before `place`; gives back the segments that it covers.
+
+        Args:
+            blocks: selective acknowledgements, in positions.
+            duplicate: it is one in the sense of RFC 5681 section 2.
+            echoed: when the segment that caused it was sent, as its timestamp tells.
+        """
+        half = self.half
+        before, flight = half.unacknowledged, half.in_flight
+        told_twice = bool(blocks) and self._is_duplicate_told(place, blocks)
+        gone = half.acknowledge(place) if place > before else []
+        news = half.sack(blocks) if blocks and half.sent else []
+        if gone:
+            self._measure(gone, echoed, now)
+        if gone or news:
+            self._rack.delivered(gone, least=self.rtt.least, echoed=echoed, now=now)
+            self._rack.delivered(news, least=self.rtt.least, echoed=echoed, now=now)
+        if told_twice:
+            self._rack.duplicate_told(half)
+        if gone:
+            self.retries = self._duplicates = 0
+            self._recovery_progress(place, place - before, flight, now)
+        elif duplicate and not self.selective:
+            self._duplicate(now)
+        self._end_tail(place, told_twice, now)
+        wait = self._find_losses(now) if self.selective and (half.sacked or half.lost or self._recover) else None
+        if gone or news or not half.sent:
+            self._arm(now)
+        if wait is not None and half.sent:
+            self._set(Timer.REORDER, now + wait)
+        return gone
+
+    def _is_duplicate_told(self, place: int, blocks: list[tuple[int, int]]) -> bool:
+        """RFC 2883 section 4: the first block is below the acknowledgement, or inside the second."""
+        left, right = blocks[0]
+        return right <= place or (len(blocks) > 1 and blocks[1][0] <= left and right <= blocks[1][1])
+
+    def _measure(self, gone: list[Sent], echoed: float | None, now: float) -> None:
+        last = gone[-1]
+        if not last.again:
+            self.rtt.measured(now - last.sent_at)
+        elif echoed is not None:
+            self.rtt.measured(max(0.001, now - echoed))  # RFC 7323 section 4
+        else:
+            self.rtt.backoff = 0
+
+    def _recovery_progress(self, place: int, octets: int, flight: int, now: float) -> None:
+        if self._recover is None:
+            self._inflation = 0
+        elif place < self._recover:
+            if not self.selective:
+                # RFC 6582 section 3.2 step 3: a partial acknowledgement tells of the next loss.
+                self._inflation = max(0, self._inflation - octets + self._mss)
+                if self._fast:
+                    self.half.mark_first_lost(self._mss)
+            if self._fast:
+                return
+        else:
+            fast, self._recover, self._inflation = self._fast, None, 0
+            if fast:
+                self.congestion.recovered()
+                self._rack.recovery_ended()
+                return
+        # RFC 9438 section 4.2, RFC 5681 section 3.1: a window that is not used says nothing, and does not grow.
+        window = self.congestion.window
+        if 2 * flight >= window if window < self.congestion.threshold else flight + self._largest >= window:
+            self.congestion.acknowledged(octets, rtt=self.rtt.smoothed or 0.0, now=now)
+
+    def _duplicate(self, now: float) -> None:
+        self._duplicates += 1
+        self._inflation += self._mss
+        if self._duplicates == DUPLICATES and self._recover is None:
+            self.half.mark_first_lost(self._mss)
+            self._begin_recovery(now)
+
+    def _find_losses(self, now: float) -> float | None:
+        half, lost = self.half, self.half.lost
+        patience = self._rack.patience(
+            half,
+            recovering=self._recover is not None,
+            mss=self._mss,
+            least=self.rtt.least,
+            smoothed=self.rtt.smoothed,
+        )
+        wait = self._rack.mark(half, patience=patience, now=now)
+        if half.lost > lost and self._recover is None:
+            self._begin_recovery(now)
+        return wait
+
+    def _begin_recovery(self, now: float) -> None:
+        self._recover, self._fast, self._tail = self.half.next, True, None
+        self.congestion.lost(self.half.in_flight, now=now)
+
+    def _end_tail(self, place: int, told_twice: bool, now: float) -> None:
+        """RFC 8985 section 7.4.2: what became of a probe."""
+        if self._tail is None or place < self._tail:
+            return
+        repaired = self._tail_again and not told_twice and place > self._tail and self._recover is None
+        self._tail = None
+        if repaired:
+            self.congestion.lost(self.half.in_flight, now=now)
+
+    # -- sending
+
+    def transmit(self, put: Put, *, now: float) -> None:
+        """What is lost, then what is queued, as far as the windows go."""
+        half = self.half
+        if half.lost:
+            self._send_lost(put, now)
+        while half.queued and not half.lost:
+            octets = self._next_size()
+            if octets <= 0:
+                break
+            fin = octets == half.queued and half.fin_queued
+            put(half.take(octets, fin=fin, now=now), octets == half.queued)
+            self._after_new(now)
+        if half.fin_queued and not half.queued and not half.fin_sent:
+            put(half.take(0, fin=True, now=now), False)
+            self._after_new(now)
+        if half.queued and not half.sent and self.timer is Timer.NONE:
+            self._set(Timer.WINDOW, now + (_OVERRIDE if half.window else self.rtt.timeout()))
+
+    def _next_size(self) -> int:
+        """Octets of the next new segment; 0: not now."""
+        half = self.half
+        open_window = half.unacknowledged + half.window - half.next
+        allowed = min(open_window, self.congestion.window + self._inflation - half.pipe)
+        octets = min(allowed, self._largest, half.queued)
+        if octets >= half.queued or octets >= self._mss:
+            # Whole segments while there is more: the rest would be a silly one.
+            return octets - octets % self._mss if self._mss < octets < half.queued else octets
+        if half.sent or octets <= 0:
+            return 0
+        # RFC 9293 section 3.8.6.2.1 (3): half of the largest window, or the override timer.
+        return octets if self._override or 2 * octets >= half.max_window else 0
+
+    def _after_new(self, now: float) -> None:
+        self._override = False
+        if self.timer in (Timer.NONE, Timer.TAIL, Timer.WINDOW):
+            self._arm(now)
+
+    def _send_lost(self, put: Put, now: float) -> None:
+        half = self.half
+        while (segment := half.first_lost()) is not None:
+            room = self.congestion.window + self._inflation - half.pipe
+            if room < self._mss and half.pipe > 0:
+                break
+            allowed = max(self._mss, min(room, self._largest))
+            part = half.head(segment, allowed - allowed % self._mss)
+            half.sent_again(part, now)
+            self.retransmits += 1
+            put(part, True)
+            self._set(Timer.RETRANSMIT, now + self.rtt.timeout())
+
+    # -- the timer
+
+    def timed_out(self, put: Put, *, now: float) -> None:
+        """The timer went off (not TIME-WAIT's); what is to be sent is sent by the next `transmit`, a probe is sent at once."""
+        timer = self.timer
+        self.stop()
+        if timer is Timer.REORDER:
+            wait = self._find_losses(now)
+            self._arm(now)
+            if wait is not None:
+                self._set(Timer.REORDER, now + wait)
+        elif timer is Timer.TAIL:
+            self._probe_tail(put, now)
+        elif timer is Timer.RETRANSMIT:
+            self.retries += 1
+            self.rtt.timed_out()
+            if self.half.sent:
+                self._retransmission_timeout(now)
+
+    def _retransmission_timeout(self, now: float) -> None:
+        half = self.half
+        self.congestion.timed_out(half.in_flight, again=self.rtt.backoff > 1, now=now)
+        if half.sent[0].sacked:
+            half.forget_sacks()  # what was told of at the edge of the window is not acknowledged: the receiver has dropped it
+        patience = self._rack.patience(
+            half, recovering=True, mss=self._mss, least=self.rtt.least, smoothed=self.rtt.smoothed
+        )
+        for segment in half.sent:
+            # RFC 8985 section 6.3; without SACK, everything (RFC 5681 section 3.1 starts again at the first).
+            if segment is half.sent[0] or not self.selective or segment.sent_at + self._rack.rtt + patience <= now:
+                half.mark_lost(segment)
+        self._recover, self._fast, self._tail = half.next, False, None
+        self._duplicates = self._inflation = 0
+        self._set(Timer.RETRANSMIT, now + self.rtt.timeout())
+
+    def _probe_tail(self, put: Put, now: float) -> None:
+        half = self.half
+        if not half.sent:
+            return
+        room = half.unacknowledged + half.window - half.next
+        if half.queued and room >= min(self._mss, half.queued):
+            octets = min(self._mss, half.queued)
+            segment = half.take(octets, fin=octets == half.queued and half.fin_queued, now=now)
+            self._tail_again = False
+        else:
+            segment = half.tail(self._mss)
+            half.sent_again(segment, now)
+            self.retransmits += 1
+            self._tail_again = True
+        self._tail = half.next
+        put(segment, True)
+        self._set(Timer.RETRANSMIT, now + self.rtt.timeout())
+
+    def window_told(self) -> None:
+        """The program's kernel told a window: a probe of a shut one is answered."""
+        if self.timer is Timer.WINDOW:
+            self.retries = 0
+            if self.half.window:
+                self.rtt.backoff = 0
+                self.stop()
+        elif not self.half.window:
+            self.retries = 0  # shrunk to nothing under what is in flight, but alive (RFC 9293 section 3.8.6.1)
+
+    def window_timed_out(self, *, now: float) -> bool:
+        """The timer of a shut or nearly shut window; True when a probe is to be sent."""
+        self.stop()
+        if self.half.window:
+            self._override = True
+            return False
+        self.retries += 1
+        self.rtt.timed_out()
+        self._set(Timer.WINDOW, now + self.rtt.timeout())
+        return True
+
+    def linger(self, until: float) -> None:
+        """TIME-WAIT."""
+        self._set(Timer.TIME_WAIT, until)
+
+    def watch_handshake(self, now: float) -> None:
+        """Our SYN is on its way."""
+        self._set(Timer.RETRANSMIT, now + self.rtt.timeout())
+
+    def handshake_done(self) -> None:
+        """Our SYN is acknowledged. RFC 6298 section 5.7 would have 3 s after a lost one; RFC 9293's text took it out of the common path."""
+        self.half.unacknowledged = 1
+        self.retries = self.rtt.backoff = 0
+        self.stop()
+
+    def stop(self) -> None:
+        """No timer."""
+        self.timer = Timer.NONE
+        self.timer_at = None
+
+    def _set(self, timer: Timer, at: float) -> None:
+        self.timer = timer
+        self.timer_at = at
+
+    def _arm(self, now: float) -> None:
+        """The timer over what is in flight, from now on (RFC 6298 section 5, RFC 8985 section 7.2)."""
+        half = self.half
+        if not half.sent:
+            if self.timer is not Timer.TIME_WAIT:
+                self.stop()
+            return
+        timeout = self.rtt.timeout()
+        smoothed = self.rtt.smoothed
+        if self.selective and smoothed is not None and self._recover is None and self._tail is None and not half.sacked:
+            tail = max(_LEAST_TAIL, 2 * smoothed)
+            if half.next - half.unacknowledged <= self._mss:
+                tail += _TAIL_ACK_DELAY
+            if tail < timeout:
+                self._set(Timer.TAIL, now + tail)
+                return
+        self._set(Timer.RETRANSMIT, now + timeout)
