@@ -11,8 +11,8 @@ from kt_net.drivers.loop import READ, Loop
 from kt_net.stack import Stack
 from kt_net.tun.device import Device
 
-#: Packets taken from the device before others get their turn: 16 super-packets are 1 MiB.
-PACKETS_A_TURN = 32
+#: Packets taken from the device before others get their turn.
+PACKETS_A_TURN = 64
 
 
 class DeviceDriver:

@@ -29,7 +29,7 @@ class Device(Protocol):
         """Readable when there are packets."""
 
     def read_packets(self, limit: int) -> list[bytes]:
-        """At most `limit` packets that are there now.
+        """At most `limit` packets that are there now; perhaps not all of them, but none only when there is none.
 
         Raises:
             TunUnavailable: the device is gone.

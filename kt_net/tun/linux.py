@@ -21,6 +21,9 @@ TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6 = 1, 2, 4
 
 #: The largest packet and the header before it.
 _READ_OCTETS = 65535 + 64
+#: After so many one read ends: four super-packets still are in the processor's cache when their payload goes on (measured: 32 halve
+#: what 16 flows get).
+_ENOUGH_OCTETS = 192 * 1024
 _FULL = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM})
 #: The kernel refuses a packet whose family is switched off on the interface, or that it finds malformed: that packet is lost.
 _LOST = frozenset({errno.EINVAL, errno.EAFNOSUPPORT})
@@ -43,9 +46,12 @@ class TunDevice:
     def read_packets(self, limit: int) -> list[bytes]:
         """See `Device`."""
         packets: list[bytes] = []
+        octets = 0
         try:
-            for _ in range(limit):
-                packets.append(os.read(self._descriptor, _READ_OCTETS))
+            while len(packets) < limit and octets < _ENOUGH_OCTETS:
+                packet = os.read(self._descriptor, _READ_OCTETS)
+                packets.append(packet)
+                octets += len(packet)
         except BlockingIOError:
             pass
         except OSError as error:

@@ -48,10 +48,11 @@ OUR_WINDOW_SCALE: Final = 7
 DEFAULT_MSS: Final = 536
 LEAST_MSS: Final = 48
 
-_CAN_SEND: Final = frozenset((State.ESTABLISHED, State.CLOSE_WAIT))
-_CAN_RECEIVE: Final = frozenset((State.ESTABLISHED, State.FIN_WAIT_1, State.FIN_WAIT_2))
-_OPENING: Final = frozenset((State.PENDING, State.SYN_SENT, State.SYN_RECEIVED))
-_UNWATCHED: Final = _OPENING | {State.TIME_WAIT, State.CLOSED}
+# Tuples, the likely first: looking a member up in a set calls its hash, which is Python's.
+_CAN_SEND: Final = (State.ESTABLISHED, State.CLOSE_WAIT)
+_CAN_RECEIVE: Final = (State.ESTABLISHED, State.FIN_WAIT_1, State.FIN_WAIT_2)
+_OPENING: Final = (State.PENDING, State.SYN_SENT, State.SYN_RECEIVED)
+_UNWATCHED: Final = (*_OPENING, State.TIME_WAIT, State.CLOSED)
 
 #: Acknowledgements are delayed (RFC 9293 section 3.8.6.3) once so many requests in a row were followed by an answer that carried
 #: them, and never for longer than this; one miss, and they are immediate again.
@@ -255,7 +256,7 @@ class Connection(StateHolder):
         if flags & SYN:
             self._challenged(now=now)  # RFC 5961 section 4.2
             return
-        self._heard_at = now
+        self._heard_at, self._probes = now, 0
         if not flags & ACK or not self._acknowledged(header, start, len(data), sink, now=now):
             return
         if self.state in _CAN_RECEIVE:
@@ -337,7 +338,7 @@ class Connection(StateHolder):
             and start <= self.receiving.edge
         ):
             # RFC 9293 section 3.10.7.4: a shut window must not keep acknowledgements out.
-            self._heard_at = now
+            self._heard_at, self._probes = now, 0
             if not self._acknowledged(header, start, octets, sink, now=now):
                 return
         if octets and not header.flags & SYN:
@@ -577,9 +578,6 @@ class Connection(StateHolder):
 
     def _watch(self, sink: Sink, *, now: float) -> None:
         """RFC 9293 section 3.8.4: is the program's kernel still there?"""
-        if now - self._heard_at < self._config.keepalive_idle:
-            self._probes = 0
-            return
         self._probes += 1
         if self._probes > self._config.keepalive_probes:
             self._give_up(sink)

@@ -14,6 +14,8 @@ from kt_net.stack.tcp.send import SendHalf, Sent
 DUPLICATES: Final = 3
 #: RFC 8985 section 6.2 step 4: how many recoveries a widened reordering window lasts.
 _PERSIST: Final = 16
+#: Nothing waits for less: sums of floats are not exact, and a timer for their difference would go off for ever.
+_INSTANT: Final = 1e-6
 
 
 class Rack:
@@ -76,7 +78,7 @@ class Rack:
             if segment.sacked or segment.lost or (segment.sent_at, segment.end) >= (latest, end):
                 continue
             left = segment.sent_at + self.rtt + patience - now
-            if left <= 0:
+            if left < _INSTANT:
                 sending.mark_lost(segment)
             elif wait is None or left > wait:
                 wait = left

@@ -54,6 +54,7 @@ class Sender:
         "_largest",
         "_mss",
         "_override",
+        "_prompt",
         "_rack",
         "_recover",
         "_tail",
@@ -88,6 +89,7 @@ class Sender:
         self._inflation = 0  # RFC 5681 section 3.2 step 4: segments that have left the path without our knowing which
         self._tail: int | None = None  # TLP.end_seq
         self._tail_again = False  # TLP.is_retrans
+        self._prompt = False  # the first retransmission of a recovery waits for no room (RFC 6675 section 5, step 4.3)
         self._override = False  # a small segment has waited long enough
 
     def set_mss(self, mss: int, largest: int) -> None:
@@ -154,6 +156,7 @@ class Sender:
                 self._inflation = max(0, self._inflation - octets + self._mss)
                 if self._fast:
                     self.half.mark_first_lost(self._mss)
+                    self._prompt = True
             if self._fast:
                 return
         else:
@@ -190,6 +193,7 @@ class Sender:
 
     def _begin_recovery(self, now: float) -> None:
         self._recover, self._fast, self._tail = self.half.next, True, None
+        self._prompt = True
         self.congestion.lost(self.half.in_flight, now=now)
 
     def _end_tail(self, place: int, told_twice: bool, now: float) -> None:
@@ -244,8 +248,9 @@ class Sender:
         half = self.half
         while (segment := half.first_lost()) is not None:
             room = self.congestion.window + self._inflation - half.pipe
-            if room < self._mss and half.pipe > 0:
+            if room < self._mss and half.pipe > 0 and not self._prompt:
                 break
+            self._prompt = False
             allowed = max(self._mss, min(room, self._largest))
             part = half.head(segment, allowed - allowed % self._mss)
             half.sent_again(part, now)

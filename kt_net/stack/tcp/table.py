@@ -19,7 +19,7 @@ from kt_net.stack.tcp.connection import Connection
 from kt_net.stack.tcp.states import State
 from kt_net.wire.tcp import ACK, FIN, RST, SYN, TcpHeader, parse_tcp
 
-_OPENING = frozenset((State.PENDING, State.SYN_SENT, State.SYN_RECEIVED))
+_OPENING = (State.PENDING, State.SYN_SENT, State.SYN_RECEIVED)
 
 
 class _Entry:

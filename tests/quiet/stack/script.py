@@ -45,7 +45,13 @@ class Segment:
     def __str__(self) -> str:
         flags = "|".join(name for flag, name in _NAMES if self.header.flags & flag)
         head = self.header
-        return f"{flags} seq={head.sequence:#x} ack={head.acknowledgement:#x} win={head.window} len={len(self.payload)}"
+        words = [
+            f"{flags} seq={head.sequence:#x} ack={head.acknowledgement:#x} win={head.window} len={len(self.payload)}"
+        ]
+        if head.timestamp is not None:
+            words.append(f"ts={head.timestamp}/{head.timestamp_echo}")
+        words += [f"sack={left:#x}-{right:#x}" for left, right in head.sacks]
+        return " ".join(words)
 
 
 class Script:
@@ -78,8 +84,12 @@ class Script:
         mss: int | None = None,
         scale: int | None = None,
         port: int = PORT,
+        ts: tuple[int, int] | None = None,
+        sacks: tuple[tuple[int, int], ...] = (),
+        sack_ok: bool = False,
+        urgent: int = 0,
     ) -> None:
-        """A segment of the kernel; `seq` and `ack` count from the initial numbers."""
+        """A segment of the kernel; `seq`, `ack` and `sacks` count from the initial numbers; `ts`: TSval and TSecr as they are."""
         header = TcpHeader(
             port,
             FAR_PORT,
@@ -87,8 +97,13 @@ class Script:
             0 if ack is None else (STACK_SEQ + ack) & 0xFFFFFFFF,
             flags,
             window,
+            urgent=urgent,
             mss=mss,
             window_scale=scale,
+            sack_permitted=sack_ok,
+            timestamp=None if ts is None else ts[0],
+            timestamp_echo=0 if ts is None else ts[1],
+            sacks=tuple(((STACK_SEQ + left) & 0xFFFFFFFF, (STACK_SEQ + right) & 0xFFFFFFFF) for left, right in sacks),
         )
         self.log.append(f"{self.now:9.3f} kernel > {Segment(header, data, vnet.VnetHeader())}")
         self.stack.receive_packet(self.packet(header, data), now=self.now)
@@ -120,6 +135,7 @@ class Script:
         ack: int | None = None,
         data: bytes | None = None,
         window: int | None = None,
+        sacks: tuple[tuple[int, int], ...] | None = None,
     ) -> Segment:
         """The stack's next segment, which has to be as said."""
         self._collect()
@@ -137,6 +153,12 @@ class Script:
             self.fail(f"payload of {segment}, expected {len(data)} octets")
         if window is not None and header.window != window:
             self.fail(f"window of {segment}, expected {window}")
+        if sacks is not None:
+            wanted = tuple(
+                ((KERNEL_SEQ + left) & 0xFFFFFFFF, (KERNEL_SEQ + right) & 0xFFFFFFFF) for left, right in sacks
+            )
+            if header.sacks != wanted:
+                self.fail(f"blocks of {segment}, expected {sacks}")
         return segment
 
     def expect_nothing(self) -> None:
@@ -148,6 +170,7 @@ class Script:
     def elapse(self, seconds: float) -> None:
         """Time passes; every timer that comes due goes off at its time."""
         end = self.now + seconds
+        self._collect()
         while (timer := self.stack.next_timer()) is not None and timer <= end:
             self.now = max(self.now, timer)
             self.stack.handle_timer(now=self.now)
@@ -169,17 +192,28 @@ class Script:
 
         return b"".join(bytes(event.data) for event in self.events() if isinstance(event, DataReceived))
 
-    def established(self, *, window: int = 100_000, scale: int | None = 7, kernel_window: int = 0xFFFF) -> None:
-        """A connection: SYN, accept, SYN-ACK, ACK."""
+    def established(
+        self,
+        *,
+        window: int = 100_000,
+        scale: int | None = 7,
+        kernel_window: int = 0xFFFF,
+        sack_ok: bool = False,
+        ts: int | None = None,
+        mss: int = MSS,
+    ) -> None:
+        """A connection: SYN, accept, SYN-ACK, ACK. `ts`: the kernel's clock, when it offers timestamps."""
         from kt_net.stack import FlowRequested
 
-        self.send(SYN, mss=MSS, scale=scale)
+        self.send(SYN, mss=mss, scale=scale, sack_ok=sack_ok, ts=None if ts is None else (ts, 0))
         (event,) = self.events()
         assert isinstance(event, FlowRequested)
         self.flow = event.flow
         self.stack.accept(self.flow, window=window, now=self.now)
-        self.expect(SYN | ACK, seq=0, ack=1)
-        self.send(ACK, seq=1, ack=1, window=kernel_window)
+        answer = self.expect(SYN | ACK, seq=0, ack=1)
+        self.send(
+            ACK, seq=1, ack=1, window=kernel_window, ts=None if ts is None else (ts, answer.header.timestamp or 0)
+        )
         self.expect_nothing()
 
     def _collect(self) -> None:
