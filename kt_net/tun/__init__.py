@@ -1,6 +1,7 @@
 """The TUN device: packets of this machine's kernel. A small protocol with an in-memory twin and middleware.
 
-`device.py` is the protocol, `linux.py` the real thing, `memory.py` its twin, `pcap.py` a middleware that records.
+`device.py` is the protocol, `linux.py` the real thing, `memory.py` its twin; `pcap.py` records, `tracer.py` tells, `faults.py` breaks
+(each a `middleware.py`).
 
 Not here: routes and addresses of the device (kt_net.host), what packets mean (kt_net.stack).
 """

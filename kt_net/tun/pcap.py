@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from kt_net.tun.device import Buffers, Device
+from kt_net.tun.middleware import Middleware
 from kt_net.wire.vnet import HEADER_OCTETS
 
 _FILE = struct.Struct("<IHHiIII")
@@ -19,7 +20,7 @@ LINKTYPE_RAW = 101
 SNAPLEN = 262144
 
 
-class PcapDevice:
+class PcapDevice(Middleware):
     """Wraps a device; packets of both directions go to `file`, without virtio-net headers.
 
     Args:
@@ -27,29 +28,10 @@ class PcapDevice:
     """
 
     def __init__(self, device: Device, file: BinaryIO, clock: Callable[[], float]) -> None:
-        self._device = device
+        super().__init__(device)
         self._file = file
         self._clock = clock
         file.write(_FILE.pack(_MAGIC, 2, 4, 0, 0, SNAPLEN, LINKTYPE_RAW))
-
-    @property
-    def name(self) -> str:
-        """See `Device`."""
-        return self._device.name
-
-    @property
-    def mtu(self) -> int:
-        """See `Device`."""
-        return self._device.mtu
-
-    @property
-    def offload(self) -> bool:
-        """See `Device`."""
-        return self._device.offload
-
-    def fileno(self) -> int:
-        """See `Device`."""
-        return self._device.fileno()
 
     def read_packets(self, limit: int) -> list[bytes]:
         """See `Device`."""

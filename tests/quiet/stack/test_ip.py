@@ -1,0 +1,301 @@
+"""IPv4 and IPv6 as far as a host and the one hop before it go, judged by scapy: RFC 791, 792, 1122, 1812, 4443, 5722, 6946, 8200."""
+
+from __future__ import annotations
+
+import pytest
+from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_NOP, IPOption_RR, fragment
+from scapy.layers.inet6 import (
+    HBHOptUnknown,
+    ICMPv6DestUnreach,
+    ICMPv6EchoRequest,
+    ICMPv6ParamProblem,
+    ICMPv6TimeExceeded,
+    IPv6,
+    IPv6ExtHdrDestOpt,
+    IPv6ExtHdrFragment,
+    IPv6ExtHdrHopByHop,
+    IPv6ExtHdrRouting,
+)
+from scapy.packet import Packet, Raw
+
+from kt_net.addr import address_text
+from kt_net.stack import DatagramReceived, EchoRequested, FlowRequested, StackConfig, UdpFlowExpired
+from tests.quiet.stack.test_datagrams import FAR4, FAR6, PROGRAM4, PROGRAM6, Machine, judged
+
+V4 = IP(src=PROGRAM4, dst=FAR4)
+V6 = IPv6(src=PROGRAM6, dst=FAR6)
+DATA = UDP(sport=5, dport=6) / Raw(b"data")
+
+
+def error(machine: Machine, *, v6: bool) -> Packet:
+    (data,) = machine.out()
+    return judged(data, v6=v6)
+
+
+# -- hop limits: traceroute gets something true
+
+
+@pytest.mark.parametrize("layer", [DATA, TCP(dport=80, flags="S"), ICMP()])
+def test_time_exceeded(layer: Packet) -> None:
+    machine = Machine()
+    sent = IP(src=PROGRAM4, dst=FAR4, ttl=1) / layer
+    assert machine.give(sent) == []
+    packet = error(machine, v6=False)
+    assert (packet[ICMP].type, packet[ICMP].code) == (11, 0)
+    assert (packet[IP].src, packet[IP].dst) == (address_text(StackConfig().hop_v4), PROGRAM4)
+    assert bytes(packet[ICMP].payload)[:28] == bytes(sent)[:28]
+
+
+@pytest.mark.parametrize("layer", [DATA, TCP(dport=80, flags="S"), ICMPv6EchoRequest()])
+def test_time_exceeded_v6(layer: Packet) -> None:
+    machine = Machine()
+    assert machine.give(IPv6(src=PROGRAM6, dst=FAR6, hlim=1) / layer) == []
+    packet = error(machine, v6=True)
+    assert packet[ICMPv6TimeExceeded].code == 0
+    assert packet[IPv6].src == address_text(StackConfig().hop_v6)
+
+
+def test_the_second_hop_is_the_destination() -> None:
+    machine = Machine()
+    (event,) = machine.give(IP(src=PROGRAM4, dst=FAR4, ttl=2) / DATA)
+    assert isinstance(event, DatagramReceived)
+    machine.stack.refuse(event.flow, now=0.0)
+    packet = error(machine, v6=False)
+    assert (packet[ICMP].type, packet[ICMP].code, packet[IP].src) == (3, 3, FAR4)
+
+
+def test_no_error_about_an_error() -> None:
+    machine = Machine()
+    machine.give(IP(src=PROGRAM4, dst=FAR4, ttl=1) / ICMP(type=11) / V4 / DATA)
+    machine.give(IPv6(src=PROGRAM6, dst=FAR6, hlim=1) / ICMPv6DestUnreach() / V6 / DATA)
+    assert machine.out() == []
+
+
+# -- protocols that nobody speaks
+
+
+def test_unknown_protocol() -> None:
+    machine = Machine()
+    assert machine.give(IP(src=PROGRAM4, dst=FAR4, proto=132) / Raw(b"sctp")) == []
+    packet = error(machine, v6=False)
+    assert (packet[ICMP].type, packet[ICMP].code, packet[IP].src) == (3, 2, FAR4)
+
+
+def test_unknown_next_header() -> None:
+    machine = Machine()
+    machine.give(IPv6(src=PROGRAM6, dst=FAR6, nh=132) / Raw(b"sctp"))
+    problem = error(machine, v6=True)[ICMPv6ParamProblem]
+    assert (problem.code, problem.ptr) == (1, 6)
+
+
+def test_unknown_next_header_behind_an_extension() -> None:
+    machine = Machine()
+    machine.give(V6 / IPv6ExtHdrDestOpt(nh=132) / Raw(b"sctp"))
+    assert error(machine, v6=True)[ICMPv6ParamProblem].ptr == 40
+
+
+def test_no_next_header_is_silence() -> None:
+    machine = Machine()
+    assert machine.give(IPv6(src=PROGRAM6, dst=FAR6, nh=59)) == []
+    assert machine.out() == []
+
+
+# -- IPv4 options
+
+
+def test_options_are_passed_over() -> None:
+    machine = Machine()
+    packet = IP(src=PROGRAM4, dst=FAR4, options=[IPOption_NOP(), IPOption_RR(routers=["0.0.0.0"] * 3)])
+    (event,) = machine.give(packet / DATA)
+    assert isinstance(event, DatagramReceived)
+    assert bytes(event.data) == b"data"
+
+
+def test_fragments_with_options() -> None:
+    machine = Machine()
+    packet = IP(src=PROGRAM4, dst=FAR4, options=[IPOption_NOP()] * 4) / UDP(sport=5, dport=6) / Raw(bytes(2000))
+    events = [event for piece in fragment(packet, fragsize=800) for event in machine.give(piece)]
+    assert [type(event) for event in events] == [DatagramReceived]
+
+
+# -- IPv6 extension headers: RFC 8200 section 4
+
+
+@pytest.mark.parametrize("kind", [0x1E, 0x3E])
+def test_options_that_may_be_skipped(kind: int) -> None:
+    machine = Machine()
+    events = machine.give(V6 / IPv6ExtHdrHopByHop(options=[HBHOptUnknown(otype=kind, optdata=b"abcd")]) / DATA)
+    assert [type(event) for event in events] == [DatagramReceived]
+
+
+def test_option_that_drops_the_packet() -> None:
+    machine = Machine()
+    assert machine.give(V6 / IPv6ExtHdrDestOpt(options=[HBHOptUnknown(otype=0x5E, optdata=b"")]) / DATA) == []
+    assert machine.out() == []
+
+
+@pytest.mark.parametrize("kind", [0x9E, 0xDE])
+def test_option_that_is_to_be_told_of(kind: int) -> None:
+    machine = Machine()
+    assert machine.give(V6 / IPv6ExtHdrDestOpt(options=[HBHOptUnknown(otype=kind, optdata=b"")]) / DATA) == []
+    problem = error(machine, v6=True)[ICMPv6ParamProblem]
+    assert (problem.code, problem.ptr) == (2, 42)
+
+
+def test_option_that_is_cut_off() -> None:
+    machine = Machine()
+    packet = bytearray(bytes(V6 / IPv6ExtHdrDestOpt(options=[HBHOptUnknown(otype=0x1E, optdata=b"ab")]) / DATA))
+    packet[43] = 200
+    assert machine.give(IPv6(bytes(packet))) == []
+    assert machine.stack.stats(now=0.0).malformed == 1
+
+
+def test_routing_header() -> None:
+    machine = Machine()
+    assert len(machine.give(V6 / IPv6ExtHdrRouting(segleft=0) / DATA)) == 1
+    machine.give(V6 / IPv6ExtHdrRouting(addresses=["fd00::99"], segleft=1) / DATA)
+    problem = error(machine, v6=True)[ICMPv6ParamProblem]
+    assert (problem.code, problem.ptr) == (0, 42)
+
+
+def test_hop_by_hop_anywhere_but_first() -> None:
+    machine = Machine()
+    machine.give(V6 / IPv6ExtHdrDestOpt(nh=0) / IPv6ExtHdrHopByHop() / DATA)
+    assert error(machine, v6=True)[ICMPv6ParamProblem].code == 1
+
+
+def test_problems_of_multicast_are_nobodys() -> None:
+    machine = Machine()
+    machine.give(IPv6(src=PROGRAM6, dst="ff02::1") / IPv6ExtHdrRouting(addresses=["fd00::99"], segleft=1) / DATA)
+    assert machine.out() == []
+
+
+@pytest.mark.parametrize(("source", "destination"), [("::", "ff02::2"), ("fe80::1", "fe80::2"), ("::", FAR6)])
+def test_neighbours_are_not_looked_for(source: str, destination: str) -> None:
+    machine = Machine()
+    assert machine.give(IPv6(src=source, dst=destination) / DATA) == []
+    assert machine.out() == []
+
+
+# -- fragments
+
+
+def v6_fragments(payload: bytes, *edges: int, number: int = 7) -> list[Packet]:
+    whole = bytes((V6 / UDP(sport=5, dport=6) / Raw(payload))[UDP])
+    ends = [*edges[1:], len(whole)]
+    return [
+        V6 / IPv6ExtHdrFragment(nh=17, id=number, offset=start // 8, m=int(end < len(whole))) / Raw(whole[start:end])
+        for start, end in zip(edges, ends, strict=True)
+    ]
+
+
+def test_v6_fragments_are_put_together() -> None:
+    machine = Machine()
+    pieces = v6_fragments(bytes(range(256)) * 8, 0, 800, 1600)
+    events = [event for piece in (pieces[2], pieces[0], pieces[1]) for event in machine.give(piece)]
+    assert [bytes(event.data) for event in events if isinstance(event, DatagramReceived)] == [bytes(range(256)) * 8]
+
+
+def test_atomic_fragments_are_whole_packets() -> None:
+    """RFC 6946: also while fragments with the same identification wait."""
+    machine = Machine()
+    machine.give(v6_fragments(bytes(2000), 0, 800, 1600)[0])
+    (atomic,) = v6_fragments(b"whole", 0)
+    (event,) = machine.give(atomic)
+    assert isinstance(event, DatagramReceived)
+    assert bytes(event.data) == b"whole"
+
+
+def test_a_hole_is_told_of_when_its_time_is_over() -> None:
+    machine = Machine(StackConfig(reassembly_seconds=10))
+    machine.give(v6_fragments(bytes(2000), 0, 800, 1600)[0])
+    machine.give(v6_fragments(bytes(2000), 0, 800, 1600, number=8)[1])
+    machine.give(fragment(V4 / UDP(sport=5, dport=6) / Raw(bytes(3000)), fragsize=800)[0])
+    machine.now = 10.0
+    machine.stack.handle_timer(now=10.0)
+    first, second = machine.out()
+    assert judged(first, v6=True)[ICMPv6TimeExceeded].code == 1
+    assert (judged(second, v6=False)[ICMP].type, judged(second, v6=False)[ICMP].code) == (11, 1)
+
+
+def test_time_exceeded_of_a_hole_quotes_the_first_fragment() -> None:
+    machine = Machine(StackConfig(reassembly_seconds=10))
+    piece = fragment(V4 / UDP(sport=5, dport=6) / Raw(bytes(3000)), fragsize=800)[0]
+    machine.give(piece)
+    machine.stack.handle_timer(now=10.0)
+    packet = error(machine, v6=False)
+    assert bytes(packet[ICMP].payload)[:28] == bytes(piece)[:28]
+
+
+def test_tcp_in_fragments() -> None:
+    machine = Machine()
+    pieces = fragment(V4 / TCP(sport=1, dport=2, flags="S") / Raw(bytes(200)), fragsize=104)
+    events = [event for piece in pieces for event in machine.give(piece)]
+    assert [type(event) for event in events] == [FlowRequested]
+
+
+def test_fragments_of_more_than_a_packet() -> None:
+    machine = Machine()
+    for offset in range(0, 65536 - 1480, 1480):
+        machine.give(IP(src=PROGRAM4, dst=FAR4, proto=17, flags="MF", frag=offset // 8, id=3) / Raw(bytes(1480)))
+    last = 65536 - 65536 % 1480
+    machine.give(IP(src=PROGRAM4, dst=FAR4, proto=17, frag=last // 8, id=3) / Raw(bytes(65535 - last)))
+    assert machine.stack.stats(now=0.0).malformed == 1
+
+
+# -- sockets that are gone: RFC 1122 section 4.1.3.3
+
+
+@pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
+def test_port_unreachable_ends_the_flow(v6: bool) -> None:
+    machine = Machine()
+    (event,) = machine.give((V6 if v6 else V4) / DATA)
+    assert isinstance(event, DatagramReceived)
+    machine.stack.send_datagram(event.flow, b"answer", now=0.0)
+    (answer,) = machine.out()
+    if v6:
+        back: Packet = V6 / ICMPv6DestUnreach(code=4) / Raw(answer)
+    else:
+        back = V4 / ICMP(type=3, code=3) / Raw(answer)
+    assert machine.give(back) == [UdpFlowExpired(event.flow)]
+    assert machine.give(back) == []
+
+
+@pytest.mark.parametrize("quoted", [b"", b"\x45" + bytes(10), b"\x60" + bytes(50), bytes(V4 / TCP())])
+def test_port_unreachable_about_nothing_of_ours(quoted: bytes) -> None:
+    machine = Machine()
+    machine.give(V4 / DATA)
+    assert machine.give(V4 / ICMP(type=3, code=3) / Raw(quoted)) == []
+    assert machine.stack.stats(now=0.0).ignored == 1
+
+
+def test_echo_replies_and_others_are_ignored() -> None:
+    machine = Machine()
+    for kind in (0, 5, 13, 30):
+        assert machine.give(V4 / ICMP(type=kind)) == []
+    assert machine.stack.stats(now=0.0).ignored == 4
+
+
+def test_largest_echo() -> None:
+    machine = Machine()
+    pieces = fragment(V4 / ICMP(id=9, seq=1) / Raw(bytes(65535 - 28)), fragsize=1480)
+    (event,) = (event for piece in pieces for event in machine.give(piece))
+    assert isinstance(event, EchoRequested)
+    machine.stack.send_echo_reply(event.flow, event.sequence, event.data, now=0.0)
+    assert sum(len(packet) - 20 for packet in machine.out()) == 65535 - 20
+
+
+def test_datagrams_that_no_packet_carries() -> None:
+    machine = Machine()
+    (event,) = machine.give(V4 / DATA)
+    assert isinstance(event, DatagramReceived)
+    machine.stack.send_datagram(event.flow, bytes(65508), now=0.0)
+    assert machine.out() == []
+    assert machine.stack.stats(now=0.0).overflow == 1
+
+
+@pytest.mark.parametrize("data", [b"", b"\x00" * 20, b"\x50" * 40, b"\x45", b"\x60" + bytes(20)])
+def test_what_is_no_packet(data: bytes) -> None:
+    machine = Machine()
+    machine.stack.receive_packet(data, now=0.0)
+    assert machine.stack.stats(now=0.0).malformed == 1
