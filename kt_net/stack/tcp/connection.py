@@ -309,7 +309,7 @@ class Connection(StateHolder):
         self.adopt(header, now=now)
         if header.flags & ACK:
             self._established(header, 0)
-            self.sender.handshake_done()
+            self.sender.handshake_done(echoed=self._echoed(header, now=now), now=now)
             self.ack_wanted = True
             self._emit(FlowEstablished(self.flow))
         else:
@@ -367,7 +367,7 @@ class Connection(StateHolder):
                 sink.segment(self.path, self.mss, header.acknowledgement, 0, RST, 0, b"", [], 0)
                 return False
             self._established(header, start)
-            sender.handshake_done()
+            sender.handshake_done(echoed=self._echoed(header, now=now), now=now)
         elif place > half.next or place < half.unacknowledged - half.max_window:
             self._challenged(now=now)  # RFC 5961 section 5.2
             return False
@@ -379,11 +379,12 @@ class Connection(StateHolder):
             )
             # RFC 5681 section 2: what counts as a duplicate acknowledgement.
             duplicate = ahead == 0 and not octets and not header.flags & FIN and window == half.window
-            echoed = None
-            if self._timestamps is not None and header.timestamp_echo:
-                echoed = self._timestamps.sent_at(header.timestamp_echo, now=now)
             gone = sender.acknowledged(
-                max(place, half.unacknowledged), blocks, duplicate=duplicate, echoed=echoed, now=now
+                max(place, half.unacknowledged),
+                blocks,
+                duplicate=duplicate,
+                echoed=self._echoed(header, now=now),
+                now=now,
             )
             if ahead > 0:
                 self._delivered(ahead, gone, now=now)
@@ -393,6 +394,12 @@ class Connection(StateHolder):
             half.max_window = max(half.max_window, window)
             sender.window_told()
         return self.state is not State.CLOSED
+
+    def _echoed(self, header: TcpHeader, *, now: float) -> float | None:
+        """When the segment was sent that this one acknowledges, as its timestamp tells."""
+        if self._timestamps is None or not header.timestamp_echo:
+            return None
+        return self._timestamps.sent_at(header.timestamp_echo, now=now)
 
     def _delivered(self, octets: int, gone: list[Sent], *, now: float) -> None:
         fin = gone[-1].fin if gone else False

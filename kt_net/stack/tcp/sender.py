@@ -50,6 +50,7 @@ class Sender:
     __slots__ = (
         "_duplicates",
         "_fast",
+        "_handshake_at",
         "_inflation",
         "_largest",
         "_mss",
@@ -85,6 +86,7 @@ class Sender:
         self.retransmits = 0
         self._recover: int | None = None  # in recovery until this is acknowledged (RFC 6582)
         self._fast = False  # fast recovery, as opposed to that of a timeout
+        self._handshake_at = 0.0
         self._duplicates = 0
         self._inflation = 0  # RFC 5681 section 3.2 step 4: segments that have left the path without our knowing which
         self._tail: int | None = None  # TLP.end_seq
@@ -194,7 +196,12 @@ class Sender:
     def _begin_recovery(self, now: float) -> None:
         self._recover, self._fast, self._tail = self.half.next, True, None
         self._prompt = True
-        self.congestion.lost(self.half.in_flight, now=now)
+        self.congestion.lost(self._flight(), now=now)
+
+    def _flight(self) -> int:
+        """What a loss is measured against: RFC 5681's FlightSize, but not what was sent in an earlier recovery while selective
+        acknowledgements made room; that was never within one window."""
+        return min(self.half.in_flight, self.congestion.window)
 
     def _end_tail(self, place: int, told_twice: bool, now: float) -> None:
         """RFC 8985 section 7.4.2: what became of a probe."""
@@ -203,7 +210,7 @@ class Sender:
         repaired = self._tail_again and not told_twice and place > self._tail and self._recover is None
         self._tail = None
         if repaired:
-            self.congestion.lost(self.half.in_flight, now=now)
+            self.congestion.lost(self._flight(), now=now)
 
     # -- sending
 
@@ -279,7 +286,7 @@ class Sender:
 
     def _retransmission_timeout(self, now: float) -> None:
         half = self.half
-        self.congestion.timed_out(half.in_flight, again=self.rtt.backoff > 1, now=now)
+        self.congestion.timed_out(self._flight(), again=self.rtt.backoff > 1, now=now)
         if half.sent[0].sacked:
             half.forget_sacks()  # what was told of at the edge of the window is not acknowledged: the receiver has dropped it
         patience = self._rack.patience(
@@ -338,10 +345,17 @@ class Sender:
 
     def watch_handshake(self, now: float) -> None:
         """Our SYN is on its way."""
+        self._handshake_at = now
         self._set(Timer.RETRANSMIT, now + self.rtt.timeout())
 
-    def handshake_done(self) -> None:
-        """Our SYN is acknowledged. RFC 6298 section 5.7 would have 3 s after a lost one; RFC 9293's text took it out of the common path."""
+    def handshake_done(self, *, echoed: float | None, now: float) -> None:
+        """Our SYN is acknowledged; `echoed` as for `acknowledged`."""
+        if not self.retries:
+            self.rtt.measured(now - self._handshake_at)
+        else:
+            if echoed is not None:
+                self.rtt.measured(max(0.001, now - echoed))
+            self.congestion.window = self._mss  # RFC 5681 section 3.1: a SYN was lost, begin with one segment
         self.half.unacknowledged = 1
         self.retries = self.rtt.backoff = 0
         self.stop()

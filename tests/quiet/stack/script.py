@@ -30,6 +30,8 @@ KERNEL_SEQ = 0x7FFFFFF0
 STACK_SEQ = 0xFFFFFFF0
 MTU = 1500
 MSS = 1460
+#: Of the handshake; seconds.
+ROUND_TRIP = 0.01
 
 _NAMES = ((SYN, "SYN"), (FIN, "FIN"), (RST, "RST"), (PSH, "PSH"), (ACK, "ACK"))
 
@@ -211,6 +213,7 @@ class Script:
         self.flow = event.flow
         self.stack.accept(self.flow, window=window, now=self.now)
         answer = self.expect(SYN | ACK, seq=0, ack=1)
+        self.now += ROUND_TRIP
         self.send(
             ACK, seq=1, ack=1, window=kernel_window, ts=None if ts is None else (ts, answer.header.timestamp or 0)
         )

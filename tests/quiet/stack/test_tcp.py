@@ -330,7 +330,7 @@ def test_shut_window_is_probed_until_it_opens() -> None:
     script.established(kernel_window=0)
     script.stack.send(script.flow, b"waits", now=script.now)
     script.expect_nothing()
-    script.elapse(1.5)
+    script.elapse(0.3)
     script.expect(ACK, seq=0)
     script.send(ACK, seq=1, ack=1, window=100)
     script.expect(ACK | PSH, seq=1, data=b"waits")
