@@ -29,6 +29,7 @@ PACKAGES = {
     "iproute2": "/usr/sbin/ip",
     "iputils-ping": "/bin/ping",
     "curl": "/usr/bin/curl",
+    "iperf3": "/usr/bin/iperf3",
     "bind9-dnsutils": "/usr/bin/dig",
     "python3": "/usr/bin/python3",
     "util-linux": "/usr/bin/nsenter",
