@@ -150,7 +150,7 @@ class Stack:
         """Payload for the program; may be kept.
 
         Raises:
-            StreamClosed: no such flow.
+            StreamClosed: no such flow, or `finish` was called.
             LimitExceeded: more than `StackConfig.send_buffer` would wait.
         """
         self._connections.send(flow, data)

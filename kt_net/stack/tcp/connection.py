@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from kt_net.errors import StreamClosed
 from kt_net.stack.config import StackConfig
 from kt_net.stack.events import (
     DataAcknowledged,
@@ -202,7 +203,13 @@ class Connection(StateHolder):
         return self.ack_wanted
 
     def send(self, data: bytes | memoryview) -> None:
-        """Queue payload for the program."""
+        """Queue payload for the program.
+
+        Raises:
+            StreamClosed: after `finish`.
+        """
+        if self.sender.half.fin_queued:
+            raise StreamClosed(f"payload for flow {self.flow} after its end")
         self.octets_down += len(data)
         self.sender.half.queue(data)
 
@@ -262,10 +269,8 @@ class Connection(StateHolder):
         if self.state in _CAN_RECEIVE:
             if len(data):
                 self._payload(start, data, now=now)
-                if receiving.gap and not self.sender.selective:
-                    self._acknowledge(
-                        sink, now=now
-                    )  # RFC 5681 section 4.2: each one counts, when counting is all there is
+                if self._tell_now(start + len(data), len(data)):
+                    self._acknowledge(sink, now=now)
             if flags & FIN:
                 receiving.fin = start + len(data)
                 self.ack_wanted = True
@@ -435,6 +440,15 @@ class Connection(StateHolder):
         for piece in pieces:
             self.octets_up += len(piece)
             self._emit(DataReceived(self.flow, piece))
+
+    def _tell_now(self, end: int, octets: int) -> bool:
+        """Whether this segment's acknowledgement must not be that of later ones of the same turn, too (RFC 5681 section 4.2): what is out
+        of order or fills a gap is told of one by one, everything else after two segments. One acknowledgement for a whole flight would
+        be a flight's worth of waiting when it is lost. Super-packets have a flight in them and are told of once a turn."""
+        receiving = self.receiving
+        if receiving.gap or end != receiving.next:
+            return self.ack_wanted
+        return self.ack_wanted and octets <= self.mss and receiving.next - self._last_ack >= 2 * self.mss
 
     def _fin_received(self, *, now: float) -> None:
         self.move(Input.FIN_RECEIVED)

@@ -20,10 +20,10 @@ from kt_net.stack.tcp.send import SendHalf, Sent
 #: Sends a segment that is in flight; `push` when nothing waits behind it.
 Put: TypeAlias = Callable[[Sent, bool], None]
 
-#: RFC 8985 section 7.2: what a receiver may delay an acknowledgement of a single segment, and the least that we wait at all:
-#: a kernel on the same machine answers within its own delays, not within the microseconds of the path.
+#: RFC 8985 section 7.2: what a receiver may delay an acknowledgement of a single segment; and how exact anybody's timers are (Linux
+#: waits two ticks).
 _TAIL_ACK_DELAY: Final = 0.2
-_LEAST_TAIL: Final = 0.02
+_GRANULARITY: Final = 0.002
 #: RFC 9293 section 3.8.6.2.1: how long a sender holds back what would be a silly segment (0.1 to 1 s).
 _OVERRIDE: Final = 0.2
 
@@ -60,6 +60,7 @@ class Sender:
         "_recover",
         "_tail",
         "_tail_again",
+        "_timeout_at",
         "congestion",
         "half",
         "retransmits",
@@ -81,6 +82,7 @@ class Sender:
         self.selective = False
         self.timer = Timer.NONE
         self.timer_at: float | None = None
+        self._timeout_at = 0.0  # the latest that a probe may be put off to
         #: Timeouts in a row; segments sent again, ever.
         self.retries = 0
         self.retransmits = 0
@@ -248,8 +250,10 @@ class Sender:
 
     def _after_new(self, now: float) -> None:
         self._override = False
-        if self.timer in (Timer.NONE, Timer.TAIL, Timer.WINDOW):
+        if self.timer in (Timer.NONE, Timer.WINDOW):
             self._arm(now)
+        elif self.timer in (Timer.TAIL, Timer.RETRANSMIT):
+            self._watch(now)
 
     def _send_lost(self, put: Put, now: float) -> None:
         half = self.half
@@ -263,7 +267,7 @@ class Sender:
             half.sent_again(part, now)
             self.retransmits += 1
             put(part, True)
-            self._set(Timer.RETRANSMIT, now + self.rtt.timeout())
+            self._arm(now)
 
     # -- the timer
 
@@ -298,11 +302,15 @@ class Sender:
                 half.mark_lost(segment)
         self._recover, self._fast, self._tail = half.next, False, None
         self._duplicates = self._inflation = 0
-        self._set(Timer.RETRANSMIT, now + self.rtt.timeout())
+        self._arm(now)
 
     def _probe_tail(self, put: Put, now: float) -> None:
         half = self.half
-        if not half.sent:
+        if half.lost:
+            self._prompt = True  # the probe is what is known to be missing; `transmit` sends it
+            self._tail = half.next
+            self._tail_again = False
+            self._arm(now)
             return
         room = half.unacknowledged + half.window - half.next
         if half.queued and room >= min(self._mss, half.queued):
@@ -316,7 +324,7 @@ class Sender:
             self._tail_again = True
         self._tail = half.next
         put(segment, True)
-        self._set(Timer.RETRANSMIT, now + self.rtt.timeout())
+        self._arm(now)
 
     def window_told(self) -> None:
         """The program's kernel told a window: a probe of a shut one is answered."""
@@ -370,19 +378,24 @@ class Sender:
         self.timer_at = at
 
     def _arm(self, now: float) -> None:
-        """The timer over what is in flight, from now on (RFC 6298 section 5, RFC 8985 section 7.2)."""
-        half = self.half
-        if not half.sent:
-            if self.timer is not Timer.TIME_WAIT:
-                self.stop()
-            return
-        timeout = self.rtt.timeout()
-        smoothed = self.rtt.smoothed
-        if self.selective and smoothed is not None and self._recover is None and self._tail is None and not half.sacked:
-            tail = max(_LEAST_TAIL, 2 * smoothed)
-            if half.next - half.unacknowledged <= self._mss:
-                tail += _TAIL_ACK_DELAY
-            if tail < timeout:
-                self._set(Timer.TAIL, now + tail)
+        """The timer over what is in flight, from now on (RFC 6298 section 5)."""
+        if self.half.sent:
+            self._timeout_at = now + self.rtt.timeout()
+            self._watch(now)
+        elif self.timer is not Timer.TIME_WAIT:
+            self.stop()
+
+    def _watch(self, now: float) -> None:
+        """A probe comes before the timeout (RFC 8985 section 7.2), once for what is in flight.
+
+        Deviation: RFC 8985 has none during a recovery or beside selective acknowledgements; RFC 9002 section 6.2 (QUIC) has. A flight
+        whose last acknowledgement is lost would cost a timeout, which is hundreds of round trips of this path.
+        """
+        half, smoothed = self.half, self.rtt.smoothed
+        if self.selective and smoothed is not None and self._tail is None and not self.retries:
+            alone = half.next - half.unacknowledged <= self._mss
+            probe_at = now + 2 * smoothed + (_TAIL_ACK_DELAY if alone else _GRANULARITY)
+            if probe_at < self._timeout_at:
+                self._set(Timer.TAIL, probe_at)
                 return
-        self._set(Timer.RETRANSMIT, now + timeout)
+        self._set(Timer.RETRANSMIT, self._timeout_at)

@@ -101,8 +101,10 @@ class Connections:
         if entry is not None:
             connection = entry.connection
             connection.receive(header, data[header.header_octets :], self._egress, now=now)
-            self._dirty[connection.flow] = connection
-            self._settle(entry)
+            if connection.state is State.CLOSED:
+                self._forget(entry)  # its ends may be another connection's with the next packet
+            else:
+                self._dirty[connection.flow] = connection
             return
         path = Path(FlowAddress(destination, header.destination_port), FlowAddress(source, header.source_port))
         if header.flags & (SYN | ACK | RST) != SYN:

@@ -7,15 +7,17 @@ Not here: what is tested with it.
 
 from __future__ import annotations
 
-import errno
 import os
 import random
 import socket
 import subprocess
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from kt_net.drivers.clock import monotonic
 from kt_net.drivers.device import DeviceDriver
 from kt_net.drivers.loop import READ, WRITE, Loop
 from kt_net.errors import StreamClosed
@@ -36,6 +38,8 @@ from kt_net.tun.linux import open_tun
 DEVICE = "kt9"
 WINDOW = 1 << 20
 BLOCK = 1 << 16
+#: Buffers of one sendmsg (IOV_MAX).
+_PIECES = 1024
 
 
 class _Joint:
@@ -82,8 +86,7 @@ class _Joint:
             self.watch()
         except StreamClosed:
             pass  # its event is on the way
-        except OSError as error:
-            assert error.errno in (errno.ECONNRESET, errno.EPIPE), error
+        except (ConnectionResetError, BrokenPipeError):
             stack.reset(self._flow, now=now)
             self._relay.forget(self._flow)
 
@@ -101,11 +104,12 @@ class _Joint:
         sent = 0
         try:
             while self._out:
-                count = self.socket.send(self._out[0])
-                sent += count
-                self._out[0] = self._out[0][count:]
-                if not self._out[0]:
-                    self._out.pop(0)
+                taken = self.socket.sendmsg(self._out[:_PIECES])
+                sent += taken
+                while self._out and taken >= len(self._out[0]):
+                    taken -= len(self._out.pop(0))
+                if taken:
+                    self._out[0] = self._out[0][taken:]
         except BlockingIOError:
             pass
         if sent:
@@ -115,8 +119,11 @@ class _Joint:
             self._ended = False
 
     def data(self, data: bytes | memoryview) -> None:
-        """From the program."""
+        """From the program; goes on with the next `flush`."""
         self._out.append(memoryview(data))
+
+    def flush(self) -> None:
+        """Everything that has come goes to the socket, at once."""
         self._flush()
         self.watch()
 
@@ -143,14 +150,23 @@ class LoopbackRelay:
 
     def pump(self, now: float) -> None:
         """Move events."""
+        touched: set[int] = set()
         while (event := self.stack.next_event()) is not None:
-            try:
-                self._event(event)
-            except StreamClosed:
-                pass
-            except OSError:
-                self.stack.reset(event.flow, now=now)
-                self.forget(event.flow)
+            self._try(partial(self._event, event), event.flow, now)
+            if isinstance(event, DataReceived):
+                touched.add(event.flow)
+        for flow in touched:
+            if flow in self._joints:
+                self._try(self._joints[flow].flush, flow, now)
+
+    def _try(self, call: Callable[[], None], flow: int, now: float) -> None:
+        try:
+            call()
+        except StreamClosed:
+            pass
+        except OSError:
+            self.stack.reset(flow, now=now)
+            self.forget(flow)
 
     def _event(self, event: StackEvent) -> None:
         if isinstance(event, FlowRequested):
@@ -177,6 +193,24 @@ class LoopbackRelay:
             joint.socket.close()
 
 
+class _Late:
+    """A part of the loop: packets that a faulty device holds back come when their time is over."""
+
+    def __init__(self, device: FaultyDevice, stack: Stack) -> None:
+        self._device = device
+        self._stack = stack
+        self.next_timer = device.next_timer
+
+    def pump(self, *, now: float) -> None:
+        """See `Part`."""
+
+    def handle_timer(self, *, now: float) -> None:
+        """See `Part`."""
+        self._device.handle_timer(now=now)
+        for packet in self._device.read_packets(64):
+            self._stack.receive_packet(packet, now=now)
+
+
 class Running:
     """A device, a stack and a relay on a thread of their own; a context manager."""
 
@@ -191,8 +225,10 @@ class Running:
         ):
             subprocess.run(["ip", *words.split()], check=True)
         if faults is not None:
-            device = FaultyDevice(device, faults, random.Random(seed))
+            device = FaultyDevice(device, faults, random.Random(seed), monotonic)
         self.stack = Stack(entropy=os.urandom, mtu=mtu, offload=offload)
+        if isinstance(device, FaultyDevice):
+            self.loop.add(_Late(device, self.stack))
         self.relay = LoopbackRelay(self.loop, self.stack)
         self._driver = DeviceDriver(self.loop, device, self.stack, self.relay.pump)
 

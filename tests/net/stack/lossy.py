@@ -1,6 +1,7 @@
 """The same broken path for two kernels and for a kernel and the stack: packets of 1,500 octets, no offload, each lost or late on its own.
 
-`kernel_pair` puts a forwarder between this namespace and another one; `ours` puts the stack in the forwarder's place.
+`kernel_pair` puts a forwarder between this namespace and another one; `ours` puts the stack in the forwarder's place. Either way client,
+server and what is between them are processes of their own.
 
 Not here: what is measured or asserted.
 """
@@ -9,24 +10,39 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
+import json
 import random
 import select
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from kt_net.tun.device import Device
 from kt_net.tun.faults import Faults, FaultyDevice
 from kt_net.tun.linux import TunDevice, open_tun
-from tests.net.stack.loopback import Running, in_thread
+from tests.net.stack.loopback import Running, in_thread, wait_listening
 
 FAR = "10.96.0.10"
 PORT = 7000
 MTU = 1500
+#: Of the kernels: the stack's own, and Linux's default, whatever this machine has been set to.
+ALGORITHM = b"cubic"
+
+
+class Moved(NamedTuple):
+    """What a transfer came to: octets that arrived, seconds until the last of them, and whether they were the right ones."""
+
+    octets: int
+    seconds: float
+    equal: bool
+
+    @property
+    def goodput(self) -> float:
+        """Octets per second."""
+        return self.octets / self.seconds
 
 
 def broken(percent: float) -> Faults:
@@ -34,25 +50,29 @@ def broken(percent: float) -> Faults:
     return Faults(loss=percent / 100, reorder=percent / 100)
 
 
-# -- a server: "U" and octets to it, or "D": octets from it; the digest last
+# -- a server: "U" or "D", octets, seconds after which it is enough
 
 
 def serve(host: str) -> None:
     """Take connections for ever."""
     listener = socket.create_server((host, PORT))
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, ALGORITHM)  # connections inherit it
     while True:
         connection, _ = listener.accept()
         in_thread(lambda connection=connection: _answer(connection))
 
 
 def _answer(connection: socket.socket) -> None:
-    with connection:
-        head = _line(connection)
-        kind, octets = head[:1], int(head[1:])
+    with connection, contextlib.suppress(ConnectionError):
+        kind, octets, seconds = _line(connection).split()
         if kind == b"D":
-            connection.sendall(payload(octets))
+            connection.sendall(_payload(int(octets)))
+            connection.recv(1)
         else:
-            connection.sendall(_receive(connection, octets).encode())
+            moved = _receive(connection, int(octets), float(seconds))
+            connection.sendall(json.dumps(moved).encode() + b"\n")
+            while connection.recv(1 << 18):  # of a client that had not finished
+                pass
 
 
 def _line(connection: socket.socket) -> bytes:
@@ -62,39 +82,51 @@ def _line(connection: socket.socket) -> bytes:
     return line
 
 
-def _receive(connection: socket.socket, octets: int) -> str:
-    hashed, left = hashlib.sha256(), octets
-    while left:
-        piece = connection.recv(min(left, 1 << 18))
+def _receive(connection: socket.socket, octets: int, seconds: float) -> Moved:
+    hashed, got, start = hashlib.sha256(), 0, time.monotonic()
+    last = start
+    connection.settimeout(1.0)
+    while got < octets and time.monotonic() - start < seconds:
+        try:
+            piece = connection.recv(min(octets - got, 1 << 18))
+        except TimeoutError:
+            continue
         if not piece:
             break
         hashed.update(piece)
-        left -= len(piece)
-    return hashed.hexdigest()
+        got += len(piece)
+        last = time.monotonic()
+    connection.settimeout(None)
+    # Silence at the end counts when it was not for want of octets.
+    end = last if got == octets else time.monotonic()
+    return Moved(got, end - start, hashed.digest() == hashlib.sha256(_payload(got)).digest())
 
 
-def payload(octets: int) -> bytes:
+def _payload(octets: int) -> bytes:
     """What is sent; the same each time."""
-    return random.Random(1).randbytes(1 << 20) * (octets >> 20)
+    block = random.Random(1).randbytes(1 << 20)
+    return (block * (octets // len(block) + 1))[:octets]
 
 
-def transfer(upload: bool, octets: int) -> tuple[bool, float]:
-    """Whether the digests are equal, and octets per second."""
-    data = payload(octets)
-    wanted = hashlib.sha256(data).hexdigest()
+def _client(upload: bool, octets: int, seconds: float) -> Moved:
     with socket.create_connection((FAR, PORT), timeout=30) as connection:
-        connection.settimeout(300)
-        start = time.monotonic()
-        connection.sendall((b"U" if upload else b"D") + str(octets).encode() + b"\n")
-        if upload:
-            connection.sendall(data)
-            got = b""
-            while piece := connection.recv(64):
-                got += piece
-            digest = got.decode()
-        else:
-            digest = _receive(connection, octets)
-        return digest == wanted, octets / (time.monotonic() - start)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, ALGORITHM)
+        connection.settimeout(None)
+        connection.sendall(f"{'U' if upload else 'D'} {octets} {seconds}\n".encode())
+        if not upload:
+            return _receive(connection, octets, seconds)
+        data = memoryview(_payload(octets))
+        while data and not select.select([connection], [], [], 0)[0]:
+            _, writable, _ = select.select([connection], [connection], [])
+            if writable:
+                data = data[connection.send(data[: 1 << 18]) :]
+        return Moved(*json.loads(_line(connection)))
+
+
+def transfer(upload: bool, octets: int, seconds: float = 3600.0) -> Moved:
+    """One transfer through the path that is there, by a process of its own."""
+    command = [sys.executable, "-m", "tests.net.stack.lossy", "client", json.dumps([upload, octets, seconds])]
+    return Moved(*json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout))
 
 
 # -- paths
@@ -103,46 +135,66 @@ def transfer(upload: bool, octets: int) -> tuple[bool, float]:
 @contextlib.contextmanager
 def ours(percent: float, seed: int = 1) -> Iterator[None]:
     """The stack behind a faulty device, relayed to a server of this namespace."""
-    in_thread(lambda: serve("127.0.0.1"))
-    with Running(offload=False, mtu=MTU, faults=broken(percent), seed=seed):
-        time.sleep(0.2)
-        yield
+    server = subprocess.Popen([sys.executable, "-m", "tests.net.stack.lossy", "server", "127.0.0.1"])
+    try:
+        with Running(offload=False, mtu=MTU, faults=broken(percent), seed=seed):
+            wait_listening(PORT)
+            yield
+    finally:
+        server.kill()
+        server.wait()
 
 
 @contextlib.contextmanager
 def kernel_pair(percent: float, seed: int = 1) -> Iterator[None]:
     """Another namespace with a server, behind a forwarder with the same faulty device."""
+    command = [sys.executable, "-m", "tests.net.stack.lossy", "forward", json.dumps([percent, seed])]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == b"ready\n"
+        yield
+    finally:
+        process.stdin.close()
+        process.wait()
+        process.stdout.close()
+
+
+def _forwarder(percent: float, seed: int) -> None:
+    """Between this namespace and a new one, until standard input ends."""
     near = open_tun("kt8", mtu=MTU, offload=False)
     subprocess.run(["ip", "addr", "add", "10.199.0.1/32", "dev", "kt8"], check=True)
     subprocess.run(["ip", "route", "add", "10.96.0.0/16", "dev", "kt8", "src", "10.199.0.1"], check=True)
-    ours_end, theirs = socket.socketpair()
-    with theirs:
-        process = subprocess.Popen(
-            ["unshare", "--net", sys.executable, "-m", "tests.net.stack.lossy", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.PIPE,
+    here, there = socket.socketpair()
+    with there:
+        other = subprocess.Popen(
+            ["unshare", "--net", sys.executable, "-m", "tests.net.stack.lossy", "other", str(there.fileno())],
+            pass_fds=[there.fileno()],
+            stdin=subprocess.DEVNULL,
         )
-    _, descriptors, _, _ = socket.recv_fds(ours_end, 16, 1)
+    _, descriptors, _, _ = socket.recv_fds(here, 16, 1)
     far = TunDevice(descriptors[0], name="kt7", mtu=MTU, offload=False)
-    stop = threading.Event()
-    forwarder = in_thread(lambda: _forward(FaultyDevice(near, broken(percent), random.Random(seed)), far, stop))
-    time.sleep(0.2)
+    faulty = FaultyDevice(near, broken(percent), random.Random(seed), time.monotonic)
+    print("ready", flush=True)
     try:
-        yield
+        _forward(faulty, far)
     finally:
-        stop.set()
-        forwarder.join()
-        process.kill()
-        process.wait()
-        near.close()
-        far.close()
+        other.kill()
+        other.wait()
 
 
-def _forward(near: Device, far: Device, stop: threading.Event) -> None:
-    while not stop.is_set():
-        ready, _, _ = select.select([near.fileno(), far.fileno()], [], [], 0.1)
+def _forward(near: FaultyDevice, far: Device) -> None:
+    while True:
+        timer, now = near.next_timer(), time.monotonic()
+        ready, _, _ = select.select([near.fileno(), far.fileno(), 0], [], [], timer and max(0.0, timer - now))
+        if 0 in ready:
+            return
+        late = timer is not None and timer <= time.monotonic()
+        if late:
+            near.handle_timer(now=time.monotonic())
         for source, target in ((near, far), (far, near)):
-            if source.fileno() in ready:
+            if source.fileno() in ready or (late and source is near):
                 for packet in source.read_packets(64):
                     target.write_packet([packet])
 
@@ -153,10 +205,24 @@ def _other_end(descriptor: int) -> None:
     subprocess.run(["ip", "addr", "add", f"{FAR}/32", "dev", "kt7"], check=True)
     subprocess.run(["ip", "route", "add", "default", "dev", "kt7"], check=True)
     in_thread(lambda: serve(FAR))
+    wait_listening(PORT)
     with socket.socket(fileno=descriptor) as path:
         socket.send_fds(path, [b"device"], [device.fileno()])
-    os.read(0, 1)
+    while True:
+        time.sleep(3600)
+
+
+def main(what: str, how: str) -> None:
+    """One of the processes."""
+    if what == "client":
+        print(json.dumps(_client(*json.loads(how))))
+    elif what == "server":
+        serve(how)
+    elif what == "forward":
+        _forwarder(*json.loads(how))
+    elif what == "other":
+        _other_end(int(how))
 
 
 if __name__ == "__main__":
-    _other_end(int(sys.argv[1]))
+    main(*sys.argv[1:])

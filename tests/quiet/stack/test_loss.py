@@ -82,9 +82,9 @@ def test_payload_and_blocks_go_apart() -> None:
     script.established(sack_ok=True)
     script.stack.send(script.flow, bytes(MSS), now=script.now)
     script.send(ACK, seq=101, ack=1, data=b"b")
-    first, second = script.take()
-    assert (len(first.payload), first.header.sacks) == (MSS, ())
-    assert (len(second.payload), len(second.header.sacks)) == (0, 1)
+    told, payload = script.take()
+    assert (len(payload.payload), payload.header.sacks) == (MSS, ())
+    assert (len(told.payload), len(told.header.sacks)) == (0, 1)
 
 
 @pytest.mark.parametrize(("start", "octets"), [(1, 10), (5, 3), (21, 10)])

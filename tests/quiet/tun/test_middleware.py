@@ -24,7 +24,7 @@ from tests.conformance.device import CHECKS, Subject
 WRAPPERS: dict[str, Callable[[Device], Device]] = {
     "pcap": lambda device: PcapDevice(device, io.BytesIO(), lambda: 0.0),
     "tracer": lambda device: TracingDevice(device, lambda line: None, lambda: 0.0),
-    "faults": lambda device: FaultyDevice(device, Faults(), random.Random(1)),
+    "faults": lambda device: FaultyDevice(device, Faults(), random.Random(1), lambda: 0.0),
 }
 
 
@@ -46,7 +46,7 @@ def test_conformance(check: Callable[[Subject], None], wrapper: str, offload: bo
 def passed(faults: Faults, count: int = 2000, seed: int = 7) -> list[int]:
     """Which of so many numbered packets come out, in their order."""
     device = MemoryDevice(queue=2 * count)
-    faulty = FaultyDevice(device, faults, random.Random(seed))
+    faulty = FaultyDevice(device, faults, random.Random(seed), lambda: 0.0)
     for number in range(count):
         assert faulty.write_packet([number.to_bytes(4, "big")])
     written = [int.from_bytes(packet, "big") for packet in device.taken()]
@@ -82,6 +82,24 @@ def test_holding_back() -> None:
     assert max(place - number for place, number in enumerate(out)) <= 20
 
 
+def test_what_nothing_follows_is_late_and_not_lost() -> None:
+    device, now = MemoryDevice(), [5.0]
+    faulty = FaultyDevice(device, Faults(reorder=1.0, late=0.002), random.Random(1), lambda: now[0])
+    assert faulty.next_timer() is None
+    device.inject(b"in")
+    assert faulty.read_packets(9) == []
+    now[0] = 5.001
+    assert faulty.write_packet([b"o", b"ut"])
+    assert faulty.next_timer() == 5.002
+    now[0] = 5.002
+    faulty.handle_timer(now=5.002)
+    assert (faulty.read_packets(9), device.taken()) == ([b"in"], [])
+    assert faulty.next_timer() == 5.003
+    faulty.handle_timer(now=5.003)
+    assert device.taken() == [b"out"]
+    assert faulty.next_timer() is None
+
+
 def test_damage() -> None:
     out = passed(Faults(corrupt=0.1))
     changed = [(place, number) for place, number in enumerate(out) if place != number]
@@ -95,7 +113,7 @@ def test_the_same_seed_breaks_the_same() -> None:
 
 
 def test_no_room_is_said() -> None:
-    faulty = FaultyDevice(MemoryDevice(queue=1), Faults(duplicate=1.0), random.Random(1))
+    faulty = FaultyDevice(MemoryDevice(queue=1), Faults(duplicate=1.0), random.Random(1), lambda: 0.0)
     assert not faulty.write_packet([b"twice"])
 
 

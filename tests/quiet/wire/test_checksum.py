@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +26,19 @@ def reference(data: bytes, initial: int = 0) -> int:
 @given(st.binary(max_size=3000), st.integers(0, 0x1FFFE))
 def test_equals_the_reference(data: bytes, initial: int) -> None:
     assert ones_complement_sum(data, initial) == reference(data, initial)
+
+
+@pytest.mark.parametrize("octets", [255, 256, 257, 258, 735, 1460, 1461, 1480, 9000, 65535])
+@pytest.mark.parametrize("kind", ["random", "zeros", "ones", "one bit"])
+def test_long_data_is_folded_rightly(octets: int, kind: str) -> None:
+    data = {
+        "random": random.Random(octets).randbytes(octets),
+        "zeros": bytes(octets),
+        "ones": b"\xff" * octets,
+        "one bit": bytes(octets - 1) + b"\x01",
+    }[kind]
+    assert ones_complement_sum(data, 0x1234) == reference(data, 0x1234)
+    assert ones_complement_sum(data) == reference(data)
 
 
 def test_all_zero_and_all_one() -> None:

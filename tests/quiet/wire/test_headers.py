@@ -12,7 +12,7 @@ from kt_net.errors import MalformedPacket
 from kt_net.wire.icmp import IcmpMessage, parse_icmp
 from kt_net.wire.ipv4 import IPv4Header, parse_ipv4
 from kt_net.wire.ipv6 import IPv6Header, parse_ipv6
-from kt_net.wire.tcp import SYN, TcpHeader, parse_tcp
+from kt_net.wire.tcp import ACK, SYN, TcpHeader, parse_tcp
 from kt_net.wire.udp import UdpHeader, parse_udp
 from kt_net.wire.vnet import VnetHeader, parse_vnet
 
@@ -127,6 +127,33 @@ def test_ipv6_extension_headers_without_end() -> None:
         parse_ipv6(fixed + (bytes([0, 0]) + bytes(6)) * 10)
 
 
+@pytest.mark.parametrize(
+    ("following", "rest"),
+    [
+        (60, b""),  # no room for a header
+        (44, bytes(7)),
+        (60, bytes([17, 1]) + bytes(6)),  # longer than the packet
+        (60, bytes([17, 0, 5, 9, 0, 0, 0, 0])),  # an option that ends behind its header
+        (60, bytes([17, 0, 0, 0, 0, 0, 0, 5])),  # an option without a length
+    ],
+)
+def test_ipv6_extension_headers_that_are_cut_off(following: int, rest: bytes) -> None:
+    with pytest.raises(MalformedPacket):
+        parse_ipv6(IPv6Header(b"\x01" * 16, b"\x02" * 16, following, 40, 40 + len(rest)).emit() + rest)
+
+
+@pytest.mark.parametrize("data", [IPv6Header(b"\x01" * 16, b"\x02" * 16, 17, 40, 48).emit(), b"\x45" + bytes(60)])
+def test_ipv6_lengths_and_version(data: bytes) -> None:
+    with pytest.raises(MalformedPacket):
+        parse_ipv6(data)
+
+
+def test_ipv6_middle_of_something() -> None:
+    """What follows a fragment header of a later fragment is no header."""
+    head = IPv6Header(b"\x01" * 16, b"\x02" * 16, 60, 48, 56, fragmented=True, fragment_offset=64).emit()
+    assert parse_ipv6(head + bytes(8)).header_octets == 48
+
+
 def test_wrong_ipv4_checksum() -> None:
     packet = bytearray(IPv4Header(b"\x0a\0\0\x01", b"\x0a\0\0\x02", 6, 20, 20).emit())
     packet[8] ^= 1
@@ -139,3 +166,73 @@ def test_broken_tcp_option_ends_the_list() -> None:
     broken = bytearray(data + bytes([3, 0, 0, 0]))
     broken[12] = 7 << 4
     assert parse_tcp(bytes(broken)).mss == 1460
+
+
+def options(flags: int, octets: bytes) -> TcpHeader:
+    """Of a segment with these octets for options."""
+    octets += bytes(-len(octets) % 4)
+    data = bytearray(TcpHeader(1, 2, 3, 4, flags, 5).emit() + octets)
+    data[12] = (20 + len(octets)) // 4 << 4
+    return parse_tcp(bytes(data))
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b"\x02\x03\x05",  # an MSS of one octet
+        b"\x03\x04\x07\x07",  # a scale of two
+        b"\x04\x03\x00",  # SACK permitted, and more
+        b"\x08\x09" + bytes(7),  # timestamps that are too short
+        b"\x05\x09" + bytes(7),  # blocks that are none
+        b"\xfe\x04ab",  # nobody's
+        b"\x01\x01\x01\x02",  # ends with a kind
+        b"\x02\x01\x05\xb4",  # a length below two
+        b"\x02\x28\x05\xb4",  # behind the header
+        b"\x00\x02\x04\x05\xb4",  # behind the end of the list
+    ],
+)
+def test_tcp_options_that_mean_nothing(octets: bytes) -> None:
+    head = options(SYN, octets)
+    assert (head.mss, head.window_scale, head.sack_permitted, head.timestamp, head.sacks) == (
+        None,
+        None,
+        False,
+        None,
+        (),
+    )
+
+
+def test_tcp_options_of_syns_only() -> None:
+    """RFC 9293 section 3.7.1, RFC 7323 section 2.2, RFC 2018 section 2."""
+    octets = b"\x02\x04\x05\xb4\x04\x02\x03\x03\x07"
+    assert (options(SYN, octets).mss, options(SYN, octets).sack_permitted, options(SYN, octets).window_scale) == (
+        1460,
+        True,
+        7,
+    )
+    assert (options(ACK, octets).mss, options(ACK, octets).sack_permitted, options(ACK, octets).window_scale) == (
+        None,
+        False,
+        None,
+    )
+    assert options(SYN, b"\x03\x03\x20").window_scale == 14  # RFC 7323 section 2.3
+
+
+@pytest.mark.parametrize("octets", [b"\x01\x01\x08\x0a\0\0\0\x07\0\0\0\x09", b"\x08\x0a\0\0\0\x07\0\0\0\x09\x01\x01"])
+def test_tcp_timestamps_aligned_or_not(octets: bytes) -> None:
+    head = options(ACK, octets)
+    assert (head.timestamp, head.timestamp_echo) == (7, 9)
+
+
+@given(st.lists(st.tuples(word, word), max_size=4))
+def test_tcp_blocks(blocks: list[tuple[int, int]]) -> None:
+    head = TcpHeader(1, 2, 3, 4, ACK, 5, sacks=tuple(blocks))
+    assert parse_tcp(head.emit()).sacks == tuple(blocks)
+
+
+@pytest.mark.parametrize("octet", [0x10, 0x40, 0xF0])
+def test_tcp_header_lengths(octet: int) -> None:
+    data = bytearray(TcpHeader(1, 2, 3, 4, ACK, 5).emit())
+    data[12] = octet
+    with pytest.raises(MalformedPacket):
+        parse_tcp(bytes(data))

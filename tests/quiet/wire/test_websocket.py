@@ -68,6 +68,14 @@ def test_fragmented_message_with_a_ping_between() -> None:
     ]
 
 
+def test_control_frame_in_pieces() -> None:
+    parser = FrameParser()
+    frame = server_frame(b"ping?", PING)
+    assert parser.receive(frame[:4]) == []
+    (piece,) = parser.receive(frame[4:])
+    assert (piece.opcode, bytes(piece.data), piece.end) == (PING, b"ping?", True)
+
+
 @pytest.mark.parametrize(
     "stream",
     [
