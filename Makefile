@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CLUSTER ?= lab
 
-.PHONY: help demo test test-quick test-long check lab lab-down cluster packages format clean
+.PHONY: help demo test test-quick test-long check coverage bench-stack bench-loss lab lab-down cluster packages format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -33,6 +33,22 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(MAKE) coverage
+
+#: make coverage    branches of wire (100 %) and stack (95 % and more) that their quiet tests reach
+coverage: $(STAMP)
+	$(BIN)/python -m pytest -q tests/quiet/wire tests/quiet/stack --ignore=tests/quiet/stack/test_fuzz.py --ignore=tests/quiet/stack/test_netsim.py \
+	  --cov=kt_net.wire --cov=kt_net.stack --cov-report=
+	$(BIN)/coverage report --include='kt_net/wire/*' --fail-under=100 --skip-covered
+	$(BIN)/coverage report --include='kt_net/stack/*' --fail-under=95 --skip-covered
+
+#: make bench-stack the stack against the raw loop of the same device (root; 2 min; build/bench-stack.json)
+bench-stack: $(STAMP) packages
+	$(BIN)/python -m tests.bench.stack
+
+#: make bench-loss  a broken path, kernel to stack against kernel to kernel (root; half an hour; build/bench-loss.json)
+bench-loss: $(STAMP) packages
+	$(BIN)/python -m tests.bench.loss
 
 #: make format      write the format that check wants
 format: $(STAMP)

@@ -57,23 +57,16 @@ class Egress:
             return
         header = tcp.HEADER_OCTETS + len(options)
         length = header + octets
-        pseudo = (path.tcp_sum + length) % 0xFFFF or 0xFFFF
-        checksum = pseudo
-        if not self._offload:
-            payload = b"".join(buffers)
-            buffers = [memoryview(payload)]
-            plain = tcp.HEADER.pack(
-                path.far.port,
-                path.program.port,
-                sequence,
-                acknowledgement,
-                header << 2,
-                flags,
-                window,
-                0,
-                0,
-            )
-            checksum = internet_checksum(plain + options + payload, pseudo)
+        pseudo = path.tcp_sum + length
+        if self._offload:
+            checksum = pseudo % 0xFFFF or 0xFFFF
+        else:
+            if len(buffers) > 1:
+                buffers = [memoryview(b"".join(buffers))]
+            # Numbers of 32 bits count as their halves' sum: 2**16 is 1, modulo 0xFFFF.
+            head_sum = path.ports_sum + sequence + acknowledgement + (header << 10 | flags) + window
+            options_sum = int.from_bytes(options, "big")
+            checksum = internet_checksum(buffers[0] if buffers else b"", pseudo + head_sum + options_sum)
         far, program = path.far, path.program
         if path.v6:
             head = _TCP6.pack(
@@ -120,10 +113,8 @@ class Egress:
             size = mss if octets > mss else 0
             meta = self._metas.get((path.v6, header, size)) or self._meta(path.v6, header, size)
             self.packets.append([meta + head + options, *buffers])
-        elif octets:
-            self.packets.append([head + options, *buffers])
         else:
-            self.packets.append([head + options])
+            self.packets.append([head + options, *buffers])
 
     def _meta(self, v6: bool, header: int, size: int) -> bytes:
         start = ipv6.HEADER_OCTETS if v6 else ipv4.HEADER_OCTETS

@@ -13,7 +13,7 @@ from kt_net.stack.egress import Egress
 from kt_net.stack.reassembly import Reassembly
 from kt_net.stack.tcp.table import Connections
 from kt_net.wire import icmp, ipv4, ipv6, vnet
-from kt_net.wire.checksum import internet_checksum, pseudo_header_sum
+from kt_net.wire.checksum import ones_complement_sum, pseudo_header_sum
 from kt_net.wire.ipv4 import parse_ipv4
 from kt_net.wire.ipv6 import parse_ipv6
 
@@ -146,8 +146,10 @@ class Ingress:
     ) -> bool:
         """Give the payload to whom it belongs; False when there is nobody."""
         if protocol == TCP:
-            if not partial and internet_checksum(data, pseudo_header_sum(source, destination, TCP, len(data))):
-                raise MalformedPacket("a TCP segment with a wrong checksum")
+            if not partial:
+                pseudo = pseudo_header_sum(source, destination, TCP, len(data))
+                if ones_complement_sum(data, pseudo) != 0xFFFF:
+                    raise MalformedPacket("a TCP segment with a wrong checksum")
             self._connections.receive(source, destination, data, cause, now=now)
         elif protocol == UDP:
             self._datagrams.receive_udp(source, destination, data, cause, partial, now=now)

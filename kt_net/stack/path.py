@@ -21,15 +21,16 @@ class Path:
 
     Attributes:
         v6: whether the flow is IPv6.
-        tcp_sum: of TCP's pseudo header without its length.
+        tcp_sum, ports_sum: of TCP's pseudo header without its length; of the ports.
         ipv4_sum: of an unfragmented IPv4 header with TCP, without its length.
     """
 
-    __slots__ = ("far", "ipv4_sum", "program", "tcp_sum", "v6")
+    __slots__ = ("far", "ipv4_sum", "ports_sum", "program", "tcp_sum", "v6")
 
     def __init__(self, far: FlowAddress, program: FlowAddress) -> None:
         self.far = far
         self.program = program
         self.v6 = len(far.address) == 16
-        self.tcp_sum = pseudo_header_sum(far.address, program.address, TCP, 0)
+        self.tcp_sum = pseudo_header_sum(far.address, program.address, TCP, 0) % 0xFFFF
+        self.ports_sum = far.port + program.port
         self.ipv4_sum = 0 if self.v6 else _CONSTANT + TCP + ones_complement_sum(far.address + program.address)

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from typing import Final
 
-#: Shorter ones are not worth folding. Bits and masks: halves of a packet of 1,500 octets, and of what is left.
+#: Shorter data is not worth folding.
 _FOLDED: Final = 256
-_FOLDS: Final = tuple((words * 16, (1 << words * 16) - 1) for words in (368, 184, 92))
+#: Whole words each: halves of a packet of 1,500 octets, and of what is left.
+_MASK_5888: Final = (1 << 5888) - 1
+_MASK_2944: Final = (1 << 2944) - 1
+_MASK_1472: Final = (1 << 1472) - 1
 
 
 def ones_complement_sum(data: bytes | memoryview, initial: int = 0) -> int:
@@ -25,8 +28,9 @@ def ones_complement_sum(data: bytes | memoryview, initial: int = 0) -> int:
     if octets & 1:
         number <<= 8
     if octets > _FOLDED:
-        for shift, mask in _FOLDS:
-            number = (number >> shift) + (number & mask)
+        number = (number >> 5888) + (number & _MASK_5888)
+        number = (number >> 2944) + (number & _MASK_2944)
+        number = (number >> 1472) + (number & _MASK_1472)
     number += initial
     if not number:
         return 0
@@ -39,10 +43,10 @@ def internet_checksum(data: bytes | memoryview, initial: int = 0) -> int:
 
 
 def pseudo_header_sum(source: bytes, destination: bytes, protocol: int, length: int) -> int:
-    """The sum of the pseudo header of IPv4 (RFC 9293 section 3.1) or IPv6 (RFC 8200 section 8.1).
+    """The pseudo header of IPv4 (RFC 9293 section 3.1) or IPv6 (RFC 8200 section 8.1), as an `initial`: not reduced to 16 bits.
 
     Args:
         source, destination: packed, both of 4 or both of 16 octets.
         length: octets of the upper layer's header and payload.
     """
-    return ones_complement_sum(source + destination, protocol + length)
+    return int.from_bytes(source + destination, "big") + protocol + length

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from kt_net.addr import TCP
 from kt_net.tun.linux import TunDevice
 from kt_net.wire import ipv4, ipv6, tcp, vnet
-from kt_net.wire.checksum import pseudo_header_sum
+from kt_net.wire.checksum import ones_complement_sum, pseudo_header_sum
 from kt_net.wire.ipv4 import IPv4Header
 from kt_net.wire.ipv6 import IPv6Header
 from kt_net.wire.tcp import ACK, SYN, TcpHeader, parse_tcp
@@ -116,7 +116,7 @@ class Toy:
         head = head or TcpHeader(0, 0, 0, 0, ACK, 0xFFFF)
         head.source_port, head.destination_port = asked.destination_port, asked.source_port
         length = len(head.emit()) + octets
-        partial = head.emit(pseudo_header_sum(destination, source, TCP, length))
+        partial = head.emit(ones_complement_sum(b"", pseudo_header_sum(destination, source, TCP, length)))
         if len(source) == 16:
             ip = IPv6Header(destination, source, TCP, 40, 40 + length).emit()
         else:

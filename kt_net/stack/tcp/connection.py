@@ -49,7 +49,10 @@ OUR_WINDOW_SCALE: Final = 7
 DEFAULT_MSS: Final = 536
 LEAST_MSS: Final = 48
 
-# Tuples, the likely first: looking a member up in a set calls its hash, which is Python's.
+# By names of this module, and in tuples, the likely first: before Python 3.12 looking a member up in its class runs Python code, and so
+# does its hash.
+_SYN_RECEIVED: Final = State.SYN_RECEIVED
+_CLOSED: Final = State.CLOSED
 _CAN_SEND: Final = (State.ESTABLISHED, State.CLOSE_WAIT)
 _CAN_RECEIVE: Final = (State.ESTABLISHED, State.FIN_WAIT_1, State.FIN_WAIT_2)
 _OPENING: Final = (State.PENDING, State.SYN_SENT, State.SYN_RECEIVED)
@@ -367,7 +370,7 @@ class Connection(StateHolder):
         sender = self.sender
         half = sender.half
         place = half.position(header.acknowledgement)
-        if self.state is State.SYN_RECEIVED:
+        if self.state is _SYN_RECEIVED:
             if place < 1 or place > half.next:
                 sink.segment(self.path, self.mss, header.acknowledgement, 0, RST, 0, b"", [], 0)
                 return False
@@ -398,7 +401,7 @@ class Connection(StateHolder):
             half.window, half.window_seq, half.window_ack = window, start, place
             half.max_window = max(half.max_window, window)
             sender.window_told()
-        return self.state is not State.CLOSED
+        return self.state is not _CLOSED
 
     def _echoed(self, header: TcpHeader, *, now: float) -> float | None:
         """When the segment was sent that this one acknowledges, as its timestamp tells."""

@@ -214,11 +214,14 @@ class SendHalf:
         return segment
 
     def tail(self, octets: int) -> Sent:
-        """The last `octets` in flight, or the last segment when it is smaller."""
-        last = self.sent[-1]
-        if last.end - last.start > octets:
-            self._split(len(self.sent) - 1, last.end - octets)
-        return self.sent[-1]
+        """The last `octets` in flight that have not arrived for all we know, or the last such segment when it is smaller."""
+        last = len(self.sent) - 1
+        at = next((at for at in range(last, -1, -1) if not self.sent[at].sacked), last)
+        segment = self.sent[at]
+        if segment.end - segment.start <= octets:
+            return segment
+        self._split(at, segment.end - octets)
+        return self.sent[at + 1]
 
     def sent_again(self, segment: Sent, now: float) -> None:
         """`segment` goes out once more."""

@@ -39,6 +39,10 @@ class Timer(Enum):
     TIME_WAIT = 5
 
 
+# By names of this module: before Python 3.12 looking a member up in its class runs Python code, and every segment asks.
+_NONE, _RETRANSMIT, _TAIL, _REORDER, _WINDOW, _TIME_WAIT = Timer
+
+
 class Sender:
     """Sends what is queued.
 
@@ -80,7 +84,7 @@ class Sender:
         self._rack = Rack()
         #: RFC 2018 was agreed on.
         self.selective = False
-        self.timer = Timer.NONE
+        self.timer = _NONE
         self.timer_at: float | None = None
         self._timeout_at = 0.0  # the latest that a probe may be put off to
         #: Timeouts in a row; segments sent again, ever.
@@ -119,8 +123,8 @@ class Sender:
         news = half.sack(blocks) if blocks and half.sent else []
         if gone:
             self._measure(gone, echoed, now)
-        if gone or news:
             self._rack.delivered(gone, least=self.rtt.least, echoed=echoed, now=now)
+        if news:
             self._rack.delivered(news, least=self.rtt.least, echoed=echoed, now=now)
         if told_twice:
             self._rack.duplicate_told(half)
@@ -129,12 +133,13 @@ class Sender:
             self._recovery_progress(place, place - before, flight, now)
         elif duplicate and not self.selective:
             self._duplicate(now)
-        self._end_tail(place, told_twice, now)
+        if self._tail is not None and place >= self._tail:
+            self._end_tail(place > self._tail, told_twice, now)
         wait = self._find_losses(now) if self.selective and (half.sacked or half.lost or self._recover) else None
         if gone or news or not half.sent:
             self._arm(now)
         if wait is not None and half.sent:
-            self._set(Timer.REORDER, now + wait)
+            self._set(_REORDER, now + wait)
         return gone
 
     def _is_duplicate_told(self, place: int, blocks: list[tuple[int, int]]) -> bool:
@@ -205,11 +210,9 @@ class Sender:
         acknowledgements made room; that was never within one window."""
         return min(self.half.in_flight, self.congestion.window)
 
-    def _end_tail(self, place: int, told_twice: bool, now: float) -> None:
-        """RFC 8985 section 7.4.2: what became of a probe."""
-        if self._tail is None or place < self._tail:
-            return
-        repaired = self._tail_again and not told_twice and place > self._tail and self._recover is None
+    def _end_tail(self, beyond: bool, told_twice: bool, now: float) -> None:
+        """RFC 8985 section 7.4.2: what became of a probe; `beyond`: more than it was acknowledged."""
+        repaired = self._tail_again and not told_twice and beyond and self._recover is None
         self._tail = None
         if repaired:
             self.congestion.lost(self._flight(), now=now)
@@ -231,8 +234,8 @@ class Sender:
         if half.fin_queued and not half.queued and not half.fin_sent:
             put(half.take(0, fin=True, now=now), False)
             self._after_new(now)
-        if half.queued and not half.sent and self.timer is Timer.NONE:
-            self._set(Timer.WINDOW, now + (_OVERRIDE if half.window else self.rtt.timeout()))
+        if half.queued and not half.sent and self.timer is _NONE:
+            self._set(_WINDOW, now + (_OVERRIDE if half.window else self.rtt.timeout()))
 
     def _next_size(self) -> int:
         """Octets of the next new segment; 0: not now."""
@@ -250,9 +253,9 @@ class Sender:
 
     def _after_new(self, now: float) -> None:
         self._override = False
-        if self.timer in (Timer.NONE, Timer.WINDOW):
+        if self.timer in (_NONE, _WINDOW):
             self._arm(now)
-        elif self.timer in (Timer.TAIL, Timer.RETRANSMIT):
+        elif self.timer in (_TAIL, _RETRANSMIT):
             self._watch(now)
 
     def _send_lost(self, put: Put, now: float) -> None:
@@ -275,14 +278,14 @@ class Sender:
         """The timer went off (not TIME-WAIT's); what is to be sent is sent by the next `transmit`, a probe is sent at once."""
         timer = self.timer
         self.stop()
-        if timer is Timer.REORDER:
+        if timer is _REORDER:
             wait = self._find_losses(now)
             self._arm(now)
             if wait is not None:
-                self._set(Timer.REORDER, now + wait)
-        elif timer is Timer.TAIL:
+                self._set(_REORDER, now + wait)
+        elif timer is _TAIL:
             self._probe_tail(put, now)
-        elif timer is Timer.RETRANSMIT:
+        elif timer is _RETRANSMIT:
             self.retries += 1
             self.rtt.timed_out()
             if self.half.sent:
@@ -328,7 +331,7 @@ class Sender:
 
     def window_told(self) -> None:
         """The program's kernel told a window: a probe of a shut one is answered."""
-        if self.timer is Timer.WINDOW:
+        if self.timer is _WINDOW:
             self.retries = 0
             if self.half.window:
                 self.rtt.backoff = 0
@@ -344,17 +347,17 @@ class Sender:
             return False
         self.retries += 1
         self.rtt.timed_out()
-        self._set(Timer.WINDOW, now + self.rtt.timeout())
+        self._set(_WINDOW, now + self.rtt.timeout())
         return True
 
     def linger(self, until: float) -> None:
         """TIME-WAIT."""
-        self._set(Timer.TIME_WAIT, until)
+        self._set(_TIME_WAIT, until)
 
     def watch_handshake(self, now: float) -> None:
         """Our SYN is on its way."""
         self._handshake_at = now
-        self._set(Timer.RETRANSMIT, now + self.rtt.timeout())
+        self._set(_RETRANSMIT, now + self.rtt.timeout())
 
     def handshake_done(self, *, echoed: float | None, now: float) -> None:
         """Our SYN is acknowledged; `echoed` as for `acknowledged`."""
@@ -370,7 +373,7 @@ class Sender:
 
     def stop(self) -> None:
         """No timer."""
-        self.timer = Timer.NONE
+        self.timer = _NONE
         self.timer_at = None
 
     def _set(self, timer: Timer, at: float) -> None:
@@ -382,7 +385,7 @@ class Sender:
         if self.half.sent:
             self._timeout_at = now + self.rtt.timeout()
             self._watch(now)
-        elif self.timer is not Timer.TIME_WAIT:
+        elif self.timer is not _TIME_WAIT:
             self.stop()
 
     def _watch(self, now: float) -> None:
@@ -396,6 +399,6 @@ class Sender:
             alone = half.next - half.unacknowledged <= self._mss
             probe_at = now + 2 * smoothed + (_TAIL_ACK_DELAY if alone else _GRANULARITY)
             if probe_at < self._timeout_at:
-                self._set(Timer.TAIL, probe_at)
+                self._set(_TAIL, probe_at)
                 return
-        self._set(Timer.RETRANSMIT, self._timeout_at)
+        self._set(_RETRANSMIT, self._timeout_at)

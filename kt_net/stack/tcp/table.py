@@ -19,6 +19,7 @@ from kt_net.stack.tcp.connection import Connection
 from kt_net.stack.tcp.states import State
 from kt_net.wire.tcp import ACK, FIN, RST, SYN, TcpHeader, parse_tcp
 
+_CLOSED = State.CLOSED  # looked up once: see connection.py
 _OPENING = (State.PENDING, State.SYN_SENT, State.SYN_RECEIVED)
 
 
@@ -93,7 +94,7 @@ class Connections:
         header = parse_tcp(data)
         key = b"".join((source, destination, data[:4]))
         entry = self._by_key.get(key)
-        if entry is not None and entry.connection.state is State.TIME_WAIT and header.flags & (SYN | ACK | RST) == SYN:
+        if header.flags & (SYN | ACK | RST) == SYN and entry is not None and entry.connection.state is State.TIME_WAIT:
             # RFC 9293 section 3.6.1: a new connection may follow at once; the program's kernel chose its number.
             entry.connection.drop()
             self._forget(entry)
@@ -101,7 +102,7 @@ class Connections:
         if entry is not None:
             connection = entry.connection
             connection.receive(header, data[header.header_octets :], self._egress, now=now)
-            if connection.state is State.CLOSED:
+            if connection.state is _CLOSED:
                 self._forget(entry)  # its ends may be another connection's with the next packet
             else:
                 self._dirty[connection.flow] = connection
@@ -199,7 +200,7 @@ class Connections:
         """Keep tables and timers right after anything happened to a connection."""
         connection = entry.connection
         state = connection.state
-        if state is State.CLOSED:
+        if state is _CLOSED:
             self._forget(entry)
             return
         if entry.opening and state not in _OPENING:

@@ -8,7 +8,6 @@ Not here: what is tested with it.
 from __future__ import annotations
 
 import os
-import random
 import socket
 import subprocess
 import threading
@@ -17,7 +16,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from kt_net.drivers.clock import monotonic
 from kt_net.drivers.device import DeviceDriver
 from kt_net.drivers.loop import READ, WRITE, Loop
 from kt_net.errors import StreamClosed
@@ -31,8 +29,6 @@ from kt_net.stack import (
     Stack,
     StackEvent,
 )
-from kt_net.tun.device import Device
-from kt_net.tun.faults import Faults, FaultyDevice
 from kt_net.tun.linux import open_tun
 
 DEVICE = "kt9"
@@ -47,7 +43,7 @@ class _Joint:
 
     def __init__(self, relay: LoopbackRelay, flow: int, port: int) -> None:
         self._relay = relay
-        self._flow = flow
+        self.flow = flow
         self._connected = False
         self._out: list[memoryview] = []
         self._ended = False
@@ -73,11 +69,11 @@ class _Joint:
         try:
             if not self._connected:
                 if self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-                    stack.refuse(self._flow, now=now)
-                    self._relay.forget(self._flow)
+                    stack.refuse(self.flow, now=now)
+                    self._relay.forget(self.flow)
                     return
                 self._connected = True
-                stack.accept(self._flow, window=WINDOW, now=now)
+                stack.accept(self.flow, window=WINDOW, now=now)
             else:
                 if mask & WRITE:
                     self._flush()
@@ -87,18 +83,18 @@ class _Joint:
         except StreamClosed:
             pass  # its event is on the way
         except (ConnectionResetError, BrokenPipeError):
-            stack.reset(self._flow, now=now)
-            self._relay.forget(self._flow)
+            stack.reset(self.flow, now=now)
+            self._relay.forget(self.flow)
 
     def _read(self) -> None:
         data = self.socket.recv(min(self._room, BLOCK))
         now = self._relay.loop.now()
         if not data:
             self._reading = False
-            self._relay.stack.finish(self._flow, now=now)
+            self._relay.stack.finish(self.flow, now=now)
             return
         self._room -= len(data)
-        self._relay.stack.send(self._flow, data, now=now)
+        self._relay.stack.send(self.flow, data, now=now)
 
     def _flush(self) -> None:
         sent = 0
@@ -113,7 +109,7 @@ class _Joint:
         except BlockingIOError:
             pass
         if sent:
-            self._relay.stack.grant(self._flow, sent, now=self._relay.loop.now())
+            self._relay.stack.grant(self.flow, sent, now=self._relay.loop.now())
         if self._ended and not self._out:
             self.socket.shutdown(socket.SHUT_WR)
             self._ended = False
@@ -150,14 +146,17 @@ class LoopbackRelay:
 
     def pump(self, now: float) -> None:
         """Move events."""
-        touched: set[int] = set()
+        touched: set[_Joint] = set()
+        joints = self._joints
         while (event := self.stack.next_event()) is not None:
-            self._try(partial(self._event, event), event.flow, now)
-            if isinstance(event, DataReceived):
-                touched.add(event.flow)
-        for flow in touched:
-            if flow in self._joints:
-                self._try(self._joints[flow].flush, flow, now)
+            if not isinstance(event, DataReceived):
+                self._try(partial(self._event, event), event.flow, now)
+            elif event.flow in joints:
+                joints[event.flow].data(event.data)
+                touched.add(joints[event.flow])
+        for joint in touched:
+            if joint.flow in joints:
+                self._try(joint.flush, joint.flow, now)
 
     def _try(self, call: Callable[[], None], flow: int, now: float) -> None:
         try:
@@ -175,9 +174,7 @@ class LoopbackRelay:
         joint = self._joints.get(event.flow)
         if joint is None:
             return
-        if isinstance(event, DataReceived):
-            joint.data(event.data)
-        elif isinstance(event, DataAcknowledged):
+        if isinstance(event, DataAcknowledged):
             joint.acknowledged(event.octets)
         elif isinstance(event, EndReceived):
             joint.ended()
@@ -193,42 +190,20 @@ class LoopbackRelay:
             joint.socket.close()
 
 
-class _Late:
-    """A part of the loop: packets that a faulty device holds back come when their time is over."""
-
-    def __init__(self, device: FaultyDevice, stack: Stack) -> None:
-        self._device = device
-        self._stack = stack
-        self.next_timer = device.next_timer
-
-    def pump(self, *, now: float) -> None:
-        """See `Part`."""
-
-    def handle_timer(self, *, now: float) -> None:
-        """See `Part`."""
-        self._device.handle_timer(now=now)
-        for packet in self._device.read_packets(64):
-            self._stack.receive_packet(packet, now=now)
-
-
 class Running:
     """A device, a stack and a relay on a thread of their own; a context manager."""
 
-    def __init__(self, *, offload: bool = True, mtu: int = 1500, faults: Faults | None = None, seed: int = 1) -> None:
+    def __init__(self, *, offload: bool = True, mtu: int = 1500, address: str = "10.199.0.1") -> None:
         self.loop = Loop()
-        device: Device = open_tun(DEVICE, mtu=mtu, offload=offload)
+        device = open_tun(DEVICE, mtu=mtu, offload=offload)
         for words in (
-            f"addr add 10.199.0.1/32 dev {DEVICE}",
-            f"route add 10.96.0.0/16 dev {DEVICE} src 10.199.0.1",
+            f"addr add {address}/32 dev {DEVICE}",
+            f"route add 10.96.0.0/16 dev {DEVICE} src {address}",
             f"-6 addr add fd99::1/128 dev {DEVICE} nodad",
             f"-6 route add fd96::/16 dev {DEVICE} src fd99::1",
         ):
             subprocess.run(["ip", *words.split()], check=True)
-        if faults is not None:
-            device = FaultyDevice(device, faults, random.Random(seed), monotonic)
         self.stack = Stack(entropy=os.urandom, mtu=mtu, offload=offload)
-        if isinstance(device, FaultyDevice):
-            self.loop.add(_Late(device, self.stack))
         self.relay = LoopbackRelay(self.loop, self.stack)
         self._driver = DeviceDriver(self.loop, device, self.stack, self.relay.pump)
 

@@ -1,7 +1,10 @@
-"""The same broken path for two kernels and for a kernel and the stack: packets of 1,500 octets, no offload, each lost or late on its own.
+"""A broken path, and two ends that speak TCP through it: a kernel and another kernel, or a kernel and the stack.
 
-`kernel_pair` puts a forwarder between this namespace and another one; `ours` puts the stack in the forwarder's place. Either way client,
-server and what is between them are processes of their own.
+    client - kernel - kt8 - forwarder, with faults - kt7 - kernel - server
+                                                         - kernel - kt9 - stack - relay - server
+
+Packets of 1,500 octets, no offload, each lost or late on its own. The forwarder, the client and the server are processes of their own
+and the same either way; the second namespace's kernel only passes on what the stack's device gets.
 
 Not here: what is measured or asserted.
 """
@@ -11,13 +14,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import random
 import select
 import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from kt_net.tun.device import Device
@@ -25,7 +31,7 @@ from kt_net.tun.faults import Faults, FaultyDevice
 from kt_net.tun.linux import TunDevice, open_tun
 from tests.net.stack.loopback import Running, in_thread, wait_listening
 
-FAR = "10.96.0.10"
+NEAR, FAR = "10.199.0.1", "10.96.0.10"
 PORT = 7000
 MTU = 1500
 #: Of the kernels: the stack's own, and Linux's default, whatever this machine has been set to.
@@ -133,22 +139,15 @@ def transfer(upload: bool, octets: int, seconds: float = 3600.0) -> Moved:
 
 
 @contextlib.contextmanager
-def ours(percent: float, seed: int = 1) -> Iterator[None]:
-    """The stack behind a faulty device, relayed to a server of this namespace."""
-    server = subprocess.Popen([sys.executable, "-m", "tests.net.stack.lossy", "server", "127.0.0.1"])
-    try:
-        with Running(offload=False, mtu=MTU, faults=broken(percent), seed=seed):
-            wait_listening(PORT)
-            yield
-    finally:
-        server.kill()
-        server.wait()
+def path(end: str, percent: float, delay: float, seed: int = 1) -> Iterator[None]:
+    """From this namespace to `FAR` in another one, through the forwarder.
 
-
-@contextlib.contextmanager
-def kernel_pair(percent: float, seed: int = 1) -> Iterator[None]:
-    """Another namespace with a server, behind a forwarder with the same faulty device."""
-    command = [sys.executable, "-m", "tests.net.stack.lossy", "forward", json.dumps([percent, seed])]
+    Args:
+        end: "kernel" or "ours", whose TCP is there.
+        percent: of packets that are lost, and as many that are late.
+        delay: one way, seconds.
+    """
+    command = [sys.executable, "-m", "tests.net.stack.lossy", "forward", json.dumps([end, percent, delay, seed])]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None
     assert process.stdout is not None
@@ -161,55 +160,78 @@ def kernel_pair(percent: float, seed: int = 1) -> Iterator[None]:
         process.stdout.close()
 
 
-def _forwarder(percent: float, seed: int) -> None:
+def _forwarder(end: str, percent: float, delay: float, seed: int) -> None:
     """Between this namespace and a new one, until standard input ends."""
     near = open_tun("kt8", mtu=MTU, offload=False)
-    subprocess.run(["ip", "addr", "add", "10.199.0.1/32", "dev", "kt8"], check=True)
-    subprocess.run(["ip", "route", "add", "10.96.0.0/16", "dev", "kt8", "src", "10.199.0.1"], check=True)
+    _ip(f"addr add {NEAR}/32 dev kt8", f"route add 10.96.0.0/16 dev kt8 src {NEAR}")
     here, there = socket.socketpair()
     with there:
         other = subprocess.Popen(
-            ["unshare", "--net", sys.executable, "-m", "tests.net.stack.lossy", "other", str(there.fileno())],
+            ["unshare", "--net", sys.executable, "-m", "tests.net.stack.lossy", end, str(there.fileno())],
             pass_fds=[there.fileno()],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
         )
+    assert other.stdin is not None
     _, descriptors, _, _ = socket.recv_fds(here, 16, 1)
     far = TunDevice(descriptors[0], name="kt7", mtu=MTU, offload=False)
     faulty = FaultyDevice(near, broken(percent), random.Random(seed), time.monotonic)
     print("ready", flush=True)
     try:
-        _forward(faulty, far)
+        _forward(faulty, far, delay)
     finally:
-        other.kill()
+        other.stdin.close()
         other.wait()
 
 
-def _forward(near: FaultyDevice, far: Device) -> None:
+def _forward(near: FaultyDevice, far: Device, delay: float) -> None:
+    """Packets from either device to the other, `delay` seconds later."""
+    under_way: deque[tuple[float, Device, bytes]] = deque()
     while True:
-        timer, now = near.next_timer(), time.monotonic()
-        ready, _, _ = select.select([near.fileno(), far.fileno(), 0], [], [], timer and max(0.0, timer - now))
+        times = [at for at in (near.next_timer(), under_way[0][0] if under_way else None) if at is not None]
+        timeout = max(0.0, min(times) - time.monotonic()) if times else None
+        ready, _, _ = select.select([near.fileno(), far.fileno(), 0], [], [], timeout)
         if 0 in ready:
             return
-        late = timer is not None and timer <= time.monotonic()
-        if late:
-            near.handle_timer(now=time.monotonic())
+        now = time.monotonic()
+        near.handle_timer(now=now)
+        while under_way and under_way[0][0] <= now:
+            _, target, packet = under_way.popleft()
+            target.write_packet([packet])
+        late = near.next_timer() is not None
         for source, target in ((near, far), (far, near)):
             if source.fileno() in ready or (late and source is near):
                 for packet in source.read_packets(64):
-                    target.write_packet([packet])
+                    if delay:
+                        under_way.append((now + delay, target, packet))
+                    else:
+                        target.write_packet([packet])
 
 
-def _other_end(descriptor: int) -> None:
-    """The other namespace: its device goes to the forwarder, its kernel serves."""
+def _far_end(end: str, descriptor: int) -> None:
+    """The other namespace: its device goes to the forwarder; its kernel serves, or passes everything on to the stack's device."""
     device = open_tun("kt7", mtu=MTU, offload=False)
-    subprocess.run(["ip", "addr", "add", f"{FAR}/32", "dev", "kt7"], check=True)
-    subprocess.run(["ip", "route", "add", "default", "dev", "kt7"], check=True)
-    in_thread(lambda: serve(FAR))
-    wait_listening(PORT)
-    with socket.socket(fileno=descriptor) as path:
-        socket.send_fds(path, [b"device"], [device.fileno()])
-    while True:
-        time.sleep(3600)
+    _ip("link set lo up")
+    with contextlib.ExitStack() as until:
+        if end == "kernel":
+            _ip(f"addr add {FAR}/32 dev kt7", "route add default dev kt7")
+        else:
+            Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+            until.enter_context(Running(offload=False, mtu=MTU, address="10.199.9.1"))
+            _ip(f"route add {NEAR} dev kt7")
+        server = subprocess.Popen(
+            [sys.executable, "-m", "tests.net.stack.lossy", "server", FAR if end == "kernel" else "127.0.0.1"]
+        )
+        until.callback(server.wait)
+        until.callback(server.kill)
+        wait_listening(PORT)
+        with socket.socket(fileno=descriptor) as forwarder:
+            socket.send_fds(forwarder, [b"device"], [device.fileno()])
+        os.read(0, 1)
+
+
+def _ip(*commands: str) -> None:
+    for words in commands:
+        subprocess.run(["ip", *words.split()], check=True)
 
 
 def main(what: str, how: str) -> None:
@@ -220,8 +242,8 @@ def main(what: str, how: str) -> None:
         serve(how)
     elif what == "forward":
         _forwarder(*json.loads(how))
-    elif what == "other":
-        _other_end(int(how))
+    else:
+        _far_end(what, int(how))
 
 
 if __name__ == "__main__":

@@ -90,8 +90,10 @@ class Script:
         sacks: tuple[tuple[int, int], ...] = (),
         sack_ok: bool = False,
         urgent: int = 0,
+        more: bool = False,
     ) -> None:
-        """A segment of the kernel; `seq`, `ack` and `sacks` count from the initial numbers; `ts`: TSval and TSecr as they are."""
+        """A segment of the kernel; `seq`, `ack` and `sacks` count from the initial numbers; `ts`: TSval and TSecr as they are; `more`:
+        others come in the same turn."""
         header = TcpHeader(
             port,
             FAR_PORT,
@@ -109,7 +111,8 @@ class Script:
         )
         self.log.append(f"{self.now:9.3f} kernel > {Segment(header, data, vnet.VnetHeader())}")
         self.stack.receive_packet(self.packet(header, data), now=self.now)
-        self._collect()
+        if not more:
+            self._collect()
 
     def packet(self, header: TcpHeader, data: bytes) -> bytes:
         """As the device would give it."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from kt_net.errors import StreamClosed
 from kt_net.stack import DataAcknowledged, FlowReset, StackConfig
 from kt_net.wire.tcp import ACK, FIN, PSH
-from tests.quiet.stack.script import MSS, STACK_SEQ, Script
+from tests.quiet.stack.script import KERNEL_SEQ, MSS, STACK_SEQ, Script
 
 TEN = bytes(range(10)) * (MSS)
 
@@ -324,3 +325,68 @@ def test_nobody_answers() -> None:
     script.elapse(120)
     assert script.events()[-1] == FlowReset(script.flow)
     assert script.stack.stats(now=script.now).tcp_flows == 0
+
+
+# -- acknowledgements and probes around a loss
+
+
+def test_segments_of_one_turn_are_acknowledged_two_by_two() -> None:
+    """RFC 5681 section 4.2: a lost acknowledgement must not be that of a whole flight."""
+    script = Script()
+    script.established(sack_ok=True)
+    for number in range(5):
+        script.send(ACK, seq=1 + number * MSS, ack=1, data=bytes(MSS), more=True)
+    assert [segment.header.acknowledgement for segment in script.take()] == [
+        (KERNEL_SEQ + 1 + number * MSS) & 0xFFFFFFFF for number in (2, 4, 5)
+    ]
+
+
+def test_super_packets_of_one_turn_are_acknowledged_once() -> None:
+    script = Script(offload=True)
+    script.established(window=1 << 20, sack_ok=True)
+    for number in range(0, 80, 40):
+        script.send(ACK, seq=1 + number * MSS, ack=1, data=bytes(40 * MSS), more=True)
+    script.expect(ACK, ack=1 + 80 * MSS)
+    script.expect_nothing()
+
+
+def test_what_is_out_of_order_is_told_of_one_by_one() -> None:
+    """RFC 5681 section 4.2; and so is what fills the gap."""
+    script = Script()
+    script.established(sack_ok=True)
+    for number in (1, 2, 0):
+        script.send(ACK, seq=1 + number * MSS, ack=1, data=bytes(MSS), more=True)
+    told = script.take()
+    assert [len(segment.header.sacks) for segment in told] == [1, 1, 0]
+    assert told[-1].header.acknowledgement == (KERNEL_SEQ + 1 + 3 * MSS) & 0xFFFFFFFF
+
+
+def test_the_tail_is_probed_in_a_recovery_too() -> None:
+    """Deviation from RFC 8985 section 7.2, as RFC 9002 section 6.2: the retransmission is lost, and nothing behind it tells."""
+    script = sending(4)
+    script.send(ACK, seq=1, ack=place(0), sacks=((place(1), place(4)),))
+    assert starts(script) == [place(0)]
+    script.elapse(0.05)
+    assert starts(script) == [place(0)]
+    script.elapse(0.1)
+    assert starts(script) == []  # one probe, then the timeout
+
+
+def test_a_probe_is_what_is_lost_when_something_is() -> None:
+    """Lost and waiting for room, and no acknowledgement comes that would make some."""
+    script = sending(10, config=StackConfig(congestion="newreno"))
+    script.send(ACK, seq=1, ack=place(0), sacks=((place(7), place(10)),))
+    first = starts(script)
+    assert first[0] == place(0)
+    missing = [place(number) for number in range(7) if place(number) not in first]
+    assert missing
+    script.elapse(0.05)
+    assert starts(script) == missing[:1]
+
+
+def test_payload_after_the_end_is_refused() -> None:
+    script = Script()
+    script.established()
+    script.stack.finish(script.flow, now=script.now)
+    with pytest.raises(StreamClosed):
+        script.stack.send(script.flow, b"more", now=script.now)

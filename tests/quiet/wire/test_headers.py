@@ -122,9 +122,9 @@ def test_ipv6_extension_headers_are_passed_over() -> None:
 
 
 def test_ipv6_extension_headers_without_end() -> None:
-    fixed = IPv6Header(b"\x01" * 16, b"\x02" * 16, 0, 40, 40 + 80).emit()
-    with pytest.raises(MalformedPacket):
-        parse_ipv6(fixed + (bytes([0, 0]) + bytes(6)) * 10)
+    fixed = IPv6Header(b"\x01" * 16, b"\x02" * 16, 60, 40, 40 + 80).emit()
+    with pytest.raises(MalformedPacket, match="without end"):
+        parse_ipv6(fixed + (bytes([60, 0]) + bytes(6)) * 10)
 
 
 @pytest.mark.parametrize(
