@@ -19,6 +19,7 @@ from scapy.layers.inet6 import (
 from scapy.packet import Packet, Raw
 
 from kt_net.addr import address_text
+from kt_net.errors import StreamClosed
 from kt_net.stack import DatagramReceived, EchoRequested, FlowRequested, StackConfig, UdpFlowExpired
 from tests.quiet.stack.test_datagrams import FAR4, FAR6, PROGRAM4, PROGRAM6, Machine, judged
 
@@ -299,3 +300,41 @@ def test_what_is_no_packet(data: bytes) -> None:
     machine = Machine()
     machine.stack.receive_packet(data, now=0.0)
     assert machine.stack.stats(now=0.0).malformed == 1
+
+
+def test_udp_over_ipv6_needs_its_checksum() -> None:
+    """RFC 8200 section 8.1; over IPv4 a zero means none (RFC 768)."""
+    machine = Machine()
+    assert machine.give(V6 / UDP(sport=1, dport=2, chksum=0) / Raw(b"data")) == []
+    assert machine.give(V6 / UDP(sport=1, dport=2, chksum=0x1234) / Raw(b"data")) == []
+    assert machine.give(V4 / UDP(sport=1, dport=2, chksum=0x1234) / Raw(b"data")) == []
+    assert machine.stack.stats(now=0.0).malformed == 3
+    assert len(machine.give(V4 / UDP(sport=1, dport=2, chksum=0) / Raw(b"data"))) == 1
+
+
+def test_flows_that_are_gone() -> None:
+    """Whoever still speaks of them hears so; who only ends them does not."""
+    stack = Machine().stack
+    for call in (
+        lambda: stack.send(9, b"x", now=0.0),
+        lambda: stack.grant(9, 1, now=0.0),
+        lambda: stack.accept(9, window=1, now=0.0),
+        lambda: stack.refuse(9, now=0.0),
+        lambda: stack.send_datagram(9, b"x", now=0.0),
+        lambda: stack.send_echo_reply(9, 1, b"x", now=0.0),
+    ):
+        with pytest.raises(StreamClosed):
+            call()
+    stack.finish(9, now=0.0)
+    stack.reset(9, now=0.0)
+    stack.close_flow(9, now=0.0)
+
+
+def test_statistics_of_datagram_flows() -> None:
+    machine = Machine()
+    machine.give(V4 / UDP(sport=4000, dport=53) / Raw(b"question"))
+    machine.give(V6 / ICMPv6EchoRequest(id=1, data=b"ping"))
+    found = [
+        (flow.protocol, flow.source, flow.destination, flow.octets_up) for flow in machine.stack.flow_stats(now=1.0)
+    ]
+    assert found == [("udp", "10.0.0.2:4000", "10.96.0.10:53", 8), ("icmp", "fd00::2", "fd00::10", 4)]

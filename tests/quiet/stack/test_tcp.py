@@ -16,7 +16,6 @@ from kt_net.stack import (
     FlowReset,
     StackConfig,
 )
-from kt_net.stack.tcp.states import TRANSITIONS, Input, State, StateHolder
 from kt_net.wire import vnet
 from kt_net.wire.tcp import ACK, FIN, PSH, RST, SYN, TcpHeader
 from tests.quiet.stack.script import MSS, Script
@@ -376,22 +375,3 @@ def test_wrong_checksum_is_counted() -> None:
     script.stack.receive_packet(bytes(packet), now=0.0)
     assert script.events() == []
     assert script.stack.stats(now=0.0).malformed == 1
-
-
-def test_state_table_is_total() -> None:
-    assert set(TRANSITIONS) == set(State)
-    reached = {State.PENDING} | {following for row in TRANSITIONS.values() for following in row.values()}
-    assert reached == set(State)
-
-
-@pytest.mark.parametrize("state", State)
-@pytest.mark.parametrize("happened", Input)
-def test_state_moves_follow_the_table(state: State, happened: Input) -> None:
-    holder = StateHolder()
-    holder.state = state
-    if happened in TRANSITIONS[state]:
-        holder.move(happened)
-        assert holder.state is TRANSITIONS[state][happened]
-    else:
-        with pytest.raises(StreamClosed):
-            holder.move(happened)
