@@ -1,14 +1,17 @@
 """The device's side of `tests.bench.stack`, a process of its own: `python -m tests.bench.device raw|stack sink|source|both|echo|close`.
 
-Says "ready" when the device is up, ends when standard input does, and then says what it cost.
+Says "ready" when the device is up, ends when standard input does, and then says what it cost. With a number of seconds behind (for the
+stack) it ends after those and says where the time went.
 
 Not here: the kernel's side.
 """
 
 from __future__ import annotations
 
+import cProfile
 import json
 import os
+import pstats
 import resource
 import sys
 import threading
@@ -80,7 +83,7 @@ class App:
 
 def main() -> None:
     """See above."""
-    what, how = sys.argv[1:3]
+    what, how, *seconds = sys.argv[1:]
     device = open_tun(DEVICE, mtu=MTU, offload=True)
     if what == "raw":
         run = Toy(device, how).run
@@ -89,27 +92,16 @@ def main() -> None:
         stack = Stack(entropy=os.urandom, mtu=MTU, offload=True, config=StackConfig(pending_flows=8192))
         DeviceDriver(loop, device, stack, App(stack, how).pump)
         run = loop.run
+        if seconds:
+            threading.Timer(float(seconds[0]), loop.stop).start()
     threading.Thread(target=_until_told, daemon=True).start()
     print("ready", flush=True)
-    if os.environ.get("KTNET_PROFILE"):
-        import cProfile
-        import pstats
-
-        profile = cProfile.Profile()
-        threading.Timer(float(os.environ["KTNET_PROFILE"]), lambda: _interrupt()).start()
-        try:
-            profile.runcall(run)
-        except KeyboardInterrupt:
-            pass
-        pstats.Stats(profile, stream=sys.stderr).sort_stats("tottime").print_stats(30)
+    if not seconds:
+        run()
         return
-    run()
-
-
-def _interrupt() -> None:
-    import signal
-
-    os.kill(os.getpid(), signal.SIGINT)
+    profile = cProfile.Profile()
+    profile.runcall(run)
+    pstats.Stats(profile, stream=sys.stderr).sort_stats("tottime").print_stats(25)
 
 
 def _until_told() -> None:

@@ -1,6 +1,7 @@
 """`make bench-stack`: the stack against the raw loop of the same device, in network namespaces of its own (root, no cluster).
 
 The kernel's side is this process: plain sockets. Figures go to build/bench-stack.json: three runs of everything, median and spread.
+`python -m tests.bench.stack profile sink|source FLOWS` says where the time goes.
 
 Not here: the device's side (device.py, toy.py).
 """
@@ -35,10 +36,10 @@ Figure = dict[str, Any]
 
 
 @contextlib.contextmanager
-def device(what: str, how: str) -> Iterator[subprocess.Popen[str]]:
+def device(what: str, how: str, *more: str) -> Iterator[subprocess.Popen[str]]:
     """The other process, with its device reachable."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.bench.device", what, how],
+        [sys.executable, "-m", "tests.bench.device", what, how, *more],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -242,9 +243,14 @@ def report(runs: list[Figure], load: tuple[float, float, float]) -> Figure:
 
 def main() -> None:
     """See above."""
-    if len(sys.argv) < 2:
-        os.execvp("unshare", ["unshare", "--net", sys.executable, "-m", "tests.bench.stack", "inside"])
+    if sys.argv[1:2] != ["inside"]:
+        os.execvp("unshare", ["unshare", "--net", sys.executable, "-m", "tests.bench.stack", "inside", *sys.argv[1:]])
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    if sys.argv[2:3] == ["profile"]:
+        how, flows = sys.argv[3], int(sys.argv[4])
+        with device("stack", how, str(0.3 + SECONDS / 2)):
+            print(f"{stream(how == 'sink', flows, False):.2f} Gbit/s, while it was watched")
+        return
     load = os.getloadavg()
     runs = []
     for number in range(RUNS):
