@@ -155,3 +155,19 @@ def test_redis_benchmark(tmp_path: Path) -> None:
     result = run_inside(redis, tmp_path)
     assert (result["code"], result["errors"]) == (0, "")
     assert result["kinds"] >= 5
+
+
+def first_hop(far: str) -> dict[str, Any]:
+    with Running():
+        command = ["ping", "-n", "-c", "1", "-W", "2", "-t", "1", far]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    return {"code": result.returncode, "said": result.stdout}
+
+
+@pytest.mark.parametrize(("far", "hop"), [(FAR4, "192.0.0.8"), ("fd96::10", "fd6b:746e:6574::1")], ids=["v4", "v6"])
+def test_traceroute_sees_a_first_hop(tmp_path: Path, far: str, hop: str) -> None:
+    """What traceroute does: a hop limit of one, and whoever says that it was exceeded."""
+    result = run_inside(first_hop, tmp_path, far)
+    assert result["code"] == 1
+    assert f"From {hop} icmp_seq=1 Time" in result["said"], result["said"]
+    assert "xceeded" in result["said"]
