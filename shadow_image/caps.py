@@ -18,12 +18,13 @@ class Caps:
     """What one agent takes upon itself.
 
     Attributes:
-        sessions: carriers at once.
+        sessions: clients at once, and carriers that have not said yet whose they are.
         connecting: connects in progress at once, of one session; more are refused at once.
         unwritten: octets received for pod-side sockets that have not taken them, of one session; the stream that goes beyond is reset.
         backlog: octets read from pod-side sockets and not yet on the carrier, of one session; beyond it no socket is read.
         connect_seconds: for a TCP connect, all addresses of a name together.
         hello_seconds: for a carrier to say hello.
+        keep_seconds: a session without a carrier is kept.
     """
 
     sessions: int = 64
@@ -32,3 +33,4 @@ class Caps:
     backlog: int = 4 * 1024 * 1024
     connect_seconds: float = 10.0
     hello_seconds: float = 10.0
+    keep_seconds: float = 300.0

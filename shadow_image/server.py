@@ -52,6 +52,7 @@ class Agent:
         self._caps = caps
         self._idle_exit = idle_exit
         self._sessions: set[Session] = set()
+        self._by_identity: dict[bytes, Session] = {}
         self._ended = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._idle: asyncio.TimerHandle | None = None
@@ -75,21 +76,42 @@ class Agent:
         self._ended.set()
 
     def _session(self) -> Session:
-        return Session(
-            report=self._report, policy=self._policy, caps=self._caps, started=self._started, ended=self._gone
-        )
+        return Session(report=self._report, policy=self._policy, caps=self._caps, home=self)
 
-    def _started(self, session: Session) -> bool:
+    # -- what sessions ask
+
+    def started(self, session: Session) -> bool:
+        """See `Home`."""
         if len(self._sessions) >= self._caps.sessions:
             logger.warning("a carrier was turned away: %d are there", len(self._sessions))
             return False
         self._sessions.add(session)
         return True
 
-    def _gone(self, session: Session) -> None:
+    def greeted(self, session: Session, identity: bytes) -> None:
+        """See `Home`."""
+        older = self._by_identity.get(identity)
+        if older is not None:
+            older.close()
+        self._by_identity[identity] = session
+
+    def find(self, identity: bytes) -> Session | None:
+        """See `Home`."""
+        return self._by_identity.get(identity)
+
+    def carrier_lost(self, session: Session) -> None:
+        """See `Home`. Whoever does not come again does not keep the agent alive."""
+        if not any(other.present for other in self._sessions):
+            self._arm()
+
+    def ended(self, session: Session) -> None:
+        """See `Home`."""
         self._sessions.discard(session)
+        for identity, known in list(self._by_identity.items()):
+            if known is session:
+                del self._by_identity[identity]
         # Whoever only knocks does not keep the agent alive: the clock starts again after real clients only.
-        if session.greeted and not self._sessions:
+        if session.greeted and not any(other.present for other in self._sessions):
             self._arm()
 
     def _arm(self) -> None:
@@ -98,7 +120,7 @@ class Agent:
         self._idle = asyncio.get_running_loop().call_later(self._idle_exit, self._idle_over)
 
     def _idle_over(self) -> None:
-        if any(session.greeted for session in self._sessions):
+        if any(session.present for session in self._sessions):
             return
         logger.info("no client for %g s: done", self._idle_exit)
         self.stop()

@@ -1,6 +1,7 @@
-"""One carrier: its tunnel, its streams, and the pod's connections behind them.
+"""One session: its tunnel, its streams, and the pod's connections behind them; it outlives its carriers.
 
-The carrier is always read: a reader that stops would hold up every stream on the websocket, so back-pressure is credit only.
+A carrier that comes is a session of its own until its hello says that an older one goes on: then it is handed over. The carrier is
+always read: a reader that stops would hold up every stream on the websocket, so back-pressure is credit only.
 
 Not here: listening (server.py).
 """
@@ -9,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from kt_net.addr import IPAddress
 from kt_net.errors import KtError, StreamClosed, TunnelProtocolError
 from kt_net.tunnel.events import (
+    Forgotten,
     GoneAway,
     HelloReceived,
     PeerSilent,
@@ -25,7 +26,9 @@ from kt_net.tunnel.events import (
     StreamReset,
     TunnelEvent,
 )
-from kt_net.tunnel.hello import SESSION_OCTETS, Hello
+from kt_net.tunnel.hello import SESSION_OCTETS, Hello, parse_hello
+from kt_net.tunnel.lane import RESUME, forgotten
+from kt_net.tunnel.limits import Limits
 from kt_net.tunnel.mux import Role
 from kt_net.tunnel.requests import Network, Reply, ReplyCode, Request, parse_request
 from kt_net.tunnel.session import Tunnel
@@ -61,8 +64,32 @@ class _Opening:
         self.task: asyncio.Task[None] | None = None
 
 
+class Home(Protocol):
+    """What a session asks of the agent."""
+
+    def started(self, session: Session) -> bool:
+        """A carrier has come; False when it is to be turned away."""
+        ...
+
+    def greeted(self, session: Session, identity: bytes) -> None:
+        """A client has introduced itself: an older session of that identity is over."""
+        ...
+
+    def find(self, identity: bytes) -> Session | None:
+        """The session of a client that comes again."""
+        ...
+
+    def carrier_lost(self, session: Session) -> None:
+        """The session is without a carrier."""
+        ...
+
+    def ended(self, session: Session) -> None:
+        """It is gone; called once."""
+        ...
+
+
 class Session(asyncio.Protocol):
-    """Serves one carrier. `ended` is called once, when it is gone."""
+    """Serves one client."""
 
     def __init__(
         self,
@@ -70,13 +97,13 @@ class Session(asyncio.Protocol):
         report: dict[str, Any],
         policy: Policy,
         caps: Caps,
-        started: Callable[[Session], bool],
-        ended: Callable[[Session], None],
+        home: Home,
     ) -> None:
         self._policy = policy
         self._caps = caps
-        self._started = started
-        self._ended = ended
+        self._home = home
+        self._hello = b""  # of the carrier, until it is whole
+        self._over = False
         self._tunnel = Tunnel(role=Role.AGENT, hello=Hello(session=bytes(SESSION_OCTETS), report=report))
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -85,6 +112,8 @@ class Session(asyncio.Protocol):
         self._paused = False
         self._held: set[int] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._linger: asyncio.TimerHandle | None = None
+        self._ended = False
         self._greeted = False
         self._flushing = False
         #: Octets that pod-side sockets have not taken.
@@ -95,23 +124,76 @@ class Session(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A port-forward has reached us."""
         self._transport = cast(asyncio.Transport, transport)
-        if not self._started(self):
+        if not self._home.started(self):
             self._transport.abort()
+            return
+        self._settle_in()
+        self._loop.call_later(self._caps.hello_seconds, self._check_greeted)
+        self._flush()
+
+    def _settle_in(self) -> None:
+        if self._transport is None:
             return
         # Small: what waits in the transport is no longer scheduled fairly.
         self._transport.set_write_buffer_limits(high=256 * 1024)
-        self._loop.call_later(self._caps.hello_seconds, self._check_greeted)
-        self._flush()
+        self._paused = False
 
     def data_received(self, data: bytes) -> None:
         """Octets from the client."""
         try:
+            if not self._greeted:
+                self._hello += data
+                parsed = parse_hello(self._hello, limits=Limits())
+                if parsed is None:
+                    return
+                hello, used = parsed
+                data, self._hello = self._hello, b""
+                if hello.report.get(RESUME):
+                    self._hand_over(hello, data[used:])
+                    return
+                self._home.greeted(self, hello.session)
             self._tunnel.receive_data(data, now=self._loop.time())
             self._events()
         except TunnelProtocolError as error:
             logger.warning("session closed: %s", error)
             self.close()
             return
+        self._flush()
+
+    def _hand_over(self, hello: Hello, rest: bytes) -> None:
+        """Our carrier is that of a session that is there already."""
+        older, transport = self._home.find(hello.session), self._transport
+        if transport is None:
+            return
+        if older is None:
+            transport.write(forgotten())
+            transport.close()
+            return
+        self._transport = None
+        self._end()
+        older.go_on(transport, hello, rest)
+
+    def go_on(self, transport: asyncio.Transport, hello: Hello, rest: bytes) -> None:
+        """The client has come again, on another carrier.
+
+        Raises:
+            TunnelProtocolError: with offsets that cannot be.
+        """
+        if self._transport is not None:
+            # The client knows better than we: its carrier is dead.
+            self._transport.set_protocol(asyncio.Protocol())
+            self._transport.abort()
+        self._tunnel.carrier_lost()
+        self._transport = transport
+        transport.set_protocol(self)
+        self._settle_in()
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
+        logger.info("session %s goes on", hello.session.hex()[:8])
+        self._tunnel.going_on(hello, now=self._loop.time())
+        if rest:
+            self.data_received(rest)
         self._flush()
 
     def eof_received(self) -> bool:
@@ -128,21 +210,41 @@ class Session(asyncio.Protocol):
         self._flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The carrier is gone, and with it every connection."""
-        if self._timer is not None:
-            self._timer.cancel()
+        """The carrier is gone; the client may come again on another one, if it ever was there."""
+        self._transport = None
+        self._tunnel.carrier_lost()
+        if not self._greeted or self._over:
+            self._end()
+            return
+        self._linger = self._loop.call_later(self._caps.keep_seconds, self._end)
+        self._home.carrier_lost(self)
+
+    def close(self) -> None:
+        """End the session."""
+        self._over = True
+        if self._transport is not None:
+            self._transport.abort()
+        else:
+            self._end()
+
+    def _end(self) -> None:
+        if self._ended:
+            return
+        self._ended = self._over = True
+        for handle in (self._timer, self._linger):
+            if handle is not None:
+                handle.cancel()
         for opening in list(self._openings.values()):
             if opening.task is not None:
                 opening.task.cancel()
         for connection in list(self._connections.values()):
             connection.abort()
-        self._transport = None
-        self._ended(self)
+        self._home.ended(self)
 
-    def close(self) -> None:
-        """End the session."""
-        if self._transport is not None:
-            self._transport.abort()
+    @property
+    def present(self) -> bool:
+        """Whether a client has introduced itself and has a carrier."""
+        return self._greeted and self._transport is not None
 
     @property
     def greeted(self) -> bool:
@@ -223,8 +325,11 @@ class Session(asyncio.Protocol):
                 self._greeted = True
                 logger.info("session %s started", hello.session.hex()[:8])
             case PeerSilent():
-                logger.info("session closed: the client is silent")
-                self.close()
+                logger.info("the client is silent: its carrier is closed")
+                if self._transport is not None:
+                    self._transport.abort()
+            case Forgotten():
+                pass  # said to clients only
             case GoneAway():
                 logger.info("session ended by the client")
                 self.close()
@@ -270,7 +375,7 @@ class Session(asyncio.Protocol):
         except OSError as error:
             self._refuse(stream, reply_code(error))
             return
-        if self._openings.pop(stream, None) is None or self._transport is None:
+        if self._openings.pop(stream, None) is None or self._over:
             connection.abort()
             return
         self._connections[stream] = connection

@@ -1,6 +1,6 @@
-"""Drives one lane: the carrier's socket and the tunnel's octets on the loop.
+"""Drives one lane: the carrier's socket and the tunnel's octets on the loop; and another carrier when one is lost.
 
-Not here: what the octets mean. Read next: kt_net.tunnel.session.
+Not here: what the octets mean, how a carrier is dialled. Read next: kt_net.tunnel.session.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kt_net.drivers.loop import READ, WRITE, Loop
+from kt_net.errors import TunnelLost
 from kt_net.kube.carrier import Carrier
 from kt_net.tunnel.session import Tunnel
 
@@ -20,53 +21,93 @@ class LaneDriver:
 
     Args:
         pump_above: moves events of whatever stands on the tunnel (relay, switchboard); called before octets are taken from the tunnel.
+        lost: told why a carrier is gone; sees to it that `attach` is called with another one, on the loop's thread.
     """
 
-    def __init__(self, loop: Loop, carrier: Carrier, tunnel: Tunnel, pump_above: Callable[[float], None]) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        carrier: Carrier,
+        tunnel: Tunnel,
+        pump_above: Callable[[float], None],
+        lost: Callable[[TunnelLost], None],
+    ) -> None:
         self._loop = loop
-        self._carrier = carrier
+        self._carrier: Carrier | None = None
         self._tunnel = tunnel
         self._pump_above = pump_above
-        self._descriptor = carrier.fileno()
+        self._lost = lost
         self._on_ready = self._ready
-        loop.watch(self._descriptor, READ, self._on_ready)
+        self._watch(carrier)
         loop.add(self)
+
+    def attach(self, carrier: Carrier) -> None:
+        """Go on over another carrier."""
+        self._tunnel.go_on()
+        self._watch(carrier)
+
+    def _watch(self, carrier: Carrier) -> None:
+        self._carrier = carrier
+        self._loop.watch(carrier.fileno(), READ, self._on_ready)
+
+    def _give_up(self, why: TunnelLost) -> None:
+        carrier, self._carrier = self._carrier, None
+        if carrier is not None:
+            self._loop.watch(carrier.fileno(), 0, self._on_ready)
+            carrier.close()
+            self._tunnel.carrier_lost()
+            self._lost(why)
 
     def _ready(self, mask: int) -> None:
         if mask & READ:
             self._receive()
 
     def _receive(self) -> None:
+        if self._carrier is None:
+            return
         now = self._loop.now()
-        for piece in self._carrier.receive():
-            self._tunnel.receive_data(piece, now=now)
+        try:
+            for piece in self._carrier.receive():
+                self._tunnel.receive_data(piece, now=now)
+        except TunnelLost as why:
+            self._give_up(why)
 
     def pump(self, *, now: float) -> None:
         """See `Part`."""
         self._pump_above(now)
-        while (room := MAX_CARRIER_QUEUE - self._carrier.queued) > 0:
-            buffers = self._tunnel.data_to_send(now=now, limit=room)
-            if not buffers:
-                break
-            self._carrier.send(buffers)
-            self._carrier.flush()
-        interest = READ | WRITE if self._carrier.wants_write and not self._carrier.flush() else READ
-        self._loop.watch(self._descriptor, interest, self._on_ready)
+        carrier = self._carrier
+        if carrier is None:
+            return
+        try:
+            while (room := MAX_CARRIER_QUEUE - carrier.queued) > 0:
+                buffers = self._tunnel.data_to_send(now=now, limit=room)
+                if not buffers:
+                    break
+                carrier.send(buffers)
+                carrier.flush()
+            interest = READ | WRITE if carrier.wants_write and not carrier.flush() else READ
+        except TunnelLost as why:
+            self._give_up(why)
+            return
+        self._loop.watch(carrier.fileno(), interest, self._on_ready)
 
     def next_timer(self) -> float | None:
         """See `Part`. Octets that TLS has decrypted already do not wake the selector: they are due now."""
-        if self._carrier.pending:
+        if self._carrier is not None and self._carrier.pending:
             return 0.0
         return self._tunnel.next_timer()
 
     def handle_timer(self, *, now: float) -> None:
         """See `Part`."""
-        if self._carrier.pending:
+        if self._carrier is not None and self._carrier.pending:
             self._receive()
         timer = self._tunnel.next_timer()
         if timer is not None and timer <= now:
             self._tunnel.handle_timer(now=now)
+            if self._tunnel.silent:
+                self._give_up(TunnelLost("nothing comes through the tunnel any more"))
 
     def close_carrier(self) -> None:
         """Close the carrier, once the loop has ended."""
-        self._carrier.close()
+        if self._carrier is not None:
+            self._carrier.close()

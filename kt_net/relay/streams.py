@@ -15,6 +15,7 @@ from typing import Protocol
 
 from kt_net.errors import StreamClosed, TunnelProtocolError
 from kt_net.tunnel.events import (
+    Forgotten,
     GoneAway,
     HelloReceived,
     PeerSilent,
@@ -31,7 +32,7 @@ from kt_net.tunnel.session import Tunnel
 MAX_REPLY_OCTETS = 262
 
 #: What the switchboard passes on to whoever drives it.
-SessionEvent = HelloReceived | GoneAway | PeerSilent
+SessionEvent = HelloReceived | GoneAway | PeerSilent | Forgotten
 
 
 class StreamOwner(Protocol):
@@ -180,7 +181,7 @@ class Switchboard:
                 case StreamOpened(number):
                     # Nothing is served on this machine yet: streams from the cluster are turned down, not left hanging.
                     self._tunnel.reset(number, now=now)
-                case HelloReceived() | GoneAway() | PeerSilent():
+                case HelloReceived() | GoneAway() | PeerSilent() | Forgotten():
                     self._events.append(event)
         return busy
 

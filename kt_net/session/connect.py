@@ -84,6 +84,7 @@ class ConnectSession:
         cluster = load_cluster(kubeconfig=options.kubeconfig, context=options.context, namespace=options.namespace)
         api = HttpKubeApi(cluster)
         self._engine = engine = Engine(cluster, api, options)
+        engine.progress = self._progress
         require(api, cluster.namespace)
         self._progress(f"cluster {cluster.name} at {cluster.server}, namespace {cluster.namespace}")
         with ThreadPoolExecutor(max_workers=4, thread_name_prefix="ktctl-start") as pool:

@@ -5,11 +5,13 @@ Not here: what the streams are for.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from kt_net.choreography.names import shadow_name
@@ -17,7 +19,7 @@ from kt_net.choreography.shadow import AGENT_PORT, DEFAULT_IMAGE, IDLE_EXIT, Sha
 from kt_net.drivers.clock import monotonic
 from kt_net.drivers.lane import LaneDriver
 from kt_net.drivers.loop import Loop
-from kt_net.errors import KtError, ObjectMissing, ShadowFailed, TunnelLost
+from kt_net.errors import ApiUnreachable, KtError, ObjectMissing, ShadowFailed, TunnelLost
 from kt_net.kube.api import HttpKubeApi
 from kt_net.kube.carrier import PortForwardCarrier, open_carrier
 from kt_net.kube.config import Cluster
@@ -25,7 +27,7 @@ from kt_net.kube.run import undo_sequence
 from kt_net.kube.shadow import Shadow, start_shadow
 from kt_net.relay.streams import SessionEvent, Switchboard
 from kt_net.session.heartbeat import Heartbeat, micro_time
-from kt_net.tunnel.events import HelloReceived
+from kt_net.tunnel.events import HelloReceived, PeerSilent
 from kt_net.tunnel.hello import SESSION_OCTETS, Hello
 from kt_net.tunnel.mux import Role
 from kt_net.tunnel.session import Tunnel
@@ -35,6 +37,12 @@ VERSION = "0.1.0.dev0"
 LISTEN_SECONDS = 15.0
 RETRY_SECONDS = 0.1
 HELLO_SECONDS = 10.0
+#: Between two attempts to reconnect: at first and at most; at most after the first two minutes; and for one attempt.
+FIRST_PAUSE, LONGEST_PAUSE, LATER_PAUSE = 0.1, 1.5, 15.0
+PATIENT_SECONDS = 120.0
+ATTEMPT_SECONDS = 2.0
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[str], None]
 
@@ -80,6 +88,10 @@ class Engine:
         #: What the agent reported; set with `_greeted`.
         self.report: Mapping[str, Any] = {}
         self._greeted = threading.Event()
+        self._closing = threading.Event()
+        self._attached_at = 0.0
+        #: Told what users should know while it runs, a line each.
+        self.progress: Progress = lambda line: None
         self._lane: LaneDriver | None = None
         self._heartbeat: Heartbeat | None = None
         #: Moves what stands on the tunnel; a session with a stack puts its relay's here.
@@ -116,7 +128,7 @@ class Engine:
         """
         shadow = self._up()
         carrier = self._dial(shadow.pod)
-        self._lane = LaneDriver(self.loop, carrier, self.tunnel, self._pump)
+        self._lane = LaneDriver(self.loop, carrier, self.tunnel, self._pump, self._carrier_lost)
         self.loop.start("ktctl-loop")
         limit = monotonic() + HELLO_SECONDS
         while not self._greeted.wait(0.05):
@@ -144,6 +156,68 @@ class Engine:
                 raise error
             time.sleep(RETRY_SECONDS)
 
+    def _carrier_lost(self, why: TunnelLost) -> None:
+        """Another carrier, by a thread of its own: dialling waits."""
+        if self._closing.is_set():
+            return
+        self.progress(f"{why}; reconnecting")
+        threading.Thread(target=self._reconnect, name="ktctl-dial", daemon=True).start()
+
+    def _reconnect(self) -> None:
+        started, pause = monotonic(), FIRST_PAUSE
+        if started - self._attached_at < LONGEST_PAUSE:
+            self._closing.wait(LONGEST_PAUSE)  # the last one did not live: no hurry
+        while not self._closing.is_set():
+            try:
+                pod = self._living_pod()
+                carrier = open_carrier(self.cluster, self.cluster.namespace, pod, AGENT_PORT, seconds=ATTEMPT_SECONDS)
+            except TunnelLost as gone:
+                self._fail(gone)
+                return
+            except KtError as error:
+                # An API server that has just started refuses what it will allow in a moment.
+                if not isinstance(error, ApiUnreachable) and monotonic() - started > PATIENT_SECONDS:
+                    self._fail(error)
+                    return
+                logger.debug("reconnecting: %s", error)
+            else:
+                self.loop.call_soon(partial(self._attach, carrier, started))
+                return
+            longest = LONGEST_PAUSE if monotonic() - started < PATIENT_SECONDS else LATER_PAUSE
+            self._closing.wait(pause * (0.5 + int.from_bytes(os.urandom(1), "big") / 255))
+            pause = min(2 * pause, longest)
+
+    def _living_pod(self) -> str:
+        """The shadow pod's name.
+
+        Raises:
+            TunnelLost: it is gone, or about to go.
+            ApiUnreachable: nobody knows.
+        """
+        pod = self._up().pod
+        try:
+            found = self.api.get("Pod", self.cluster.namespace, pod)
+        except ObjectMissing as missing:
+            raise TunnelLost("the agent in the shadow pod is gone", why=f"there is no pod {pod}") from missing
+        phase = found.get("status", {}).get("phase")
+        if found.get("metadata", {}).get("deletionTimestamp") or phase not in ("Running", "Pending"):
+            raise TunnelLost("the agent in the shadow pod is gone", why=f"pod {pod} is {phase}, being deleted or done")
+        return pod
+
+    def _attach(self, carrier: PortForwardCarrier, started: float) -> None:
+        if self._lane is not None:
+            self._attached_at = monotonic()
+            self._lane.attach(carrier)
+            self.progress(f"connected again after {monotonic() - started:.1f} s")
+
+    def _fail(self, error: KtError) -> None:
+        """End the loop with `error`."""
+
+        def fail() -> None:
+            raise error
+
+        self.loop.call_soon(fail)
+
     # -- while it runs
 
     def _pump(self, now: float) -> None:
@@ -163,7 +237,7 @@ class Engine:
         if isinstance(event, HelloReceived):
             self.report = event.hello.report
             self._greeted.set()
-        else:
+        elif not isinstance(event, PeerSilent):  # the lane's driver knows, and has another carrier dialled
             raise TunnelLost("the agent in the shadow pod is gone", why=type(event).__name__)
 
     def wait(self, stop: threading.Event, check: Callable[[], None] = lambda: None) -> None:
@@ -190,6 +264,7 @@ class Engine:
         """Undo: the tunnel, then the cluster's objects. What could not be removed."""
         if self._heartbeat is not None:
             self._heartbeat.stop()
+        self._closing.set()
         if self.loop.running:
             self.loop.call_soon(lambda: self.tunnel.go_away(now=self.loop.now()))
             time.sleep(0.02)

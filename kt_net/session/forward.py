@@ -62,6 +62,7 @@ class ForwardSession:
         cluster = load_cluster(kubeconfig=options.kubeconfig, context=options.context, namespace=options.namespace)
         api = HttpKubeApi(cluster)
         self._engine = engine = Engine(cluster, api, options)
+        engine.progress = self._progress
         require(api, cluster.namespace)
         self._progress(f"cluster {cluster.name} at {cluster.server}, namespace {cluster.namespace}")
         address = self._pod_address(api, check_namespace(cluster.namespace))

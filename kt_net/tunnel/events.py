@@ -67,6 +67,19 @@ class PeerSilent:
     """Nothing came from the peer for too long: the carrier counts as dead. Said once."""
 
 
+@dataclass(slots=True)
+class Forgotten:
+    """The agent knows nothing of this session any more: its streams are over."""
+
+
 TunnelEvent: TypeAlias = (
-    HelloReceived | StreamOpened | StreamData | StreamFinished | StreamReset | RoomGranted | GoneAway | PeerSilent
+    Forgotten
+    | HelloReceived
+    | StreamOpened
+    | StreamData
+    | StreamFinished
+    | StreamReset
+    | RoomGranted
+    | GoneAway
+    | PeerSilent
 )

@@ -1,16 +1,17 @@
-"""A lane: one byte stream with offsets, acknowledgements and a pulse, over one carrier.
+"""A lane: one byte stream with offsets, acknowledgements and a pulse, that outlives its carriers.
 
 After the hellos a lane consists of records. Data records carry the mux's octets; each octet has an offset, and the receiver
-acknowledges offsets, so that a lane can go on over another carrier (what is unacknowledged is kept, up to a cap). Pings go end to end:
-the answer proves that the agent lives, not only that the API server does.
+acknowledges offsets, so that a lane goes on over another carrier: what is unacknowledged is kept, up to a cap, and sent again from where
+the other end says that it is. Pings go end to end: the answer proves that the agent lives, not only that the API server does.
 
-Not here: reconnecting. This version keeps what a resumed lane needs and ends with its carrier.
+Not here: carriers, and when another one is tried (kt_net.drivers, shadow_image).
 """
 
 from __future__ import annotations
 
 import struct
 from collections import deque
+from dataclasses import replace
 from typing import Final
 
 from kt_net.errors import TunnelProtocolError
@@ -22,10 +23,18 @@ DATA: Final = 0
 ACK: Final = 1
 PING: Final = 2
 PONG: Final = 3
+#: In answer to the hello of a lane that goes on: how far the agent has come; or that it knows nothing of it.
+RESUMED: Final = 4
+FORGOTTEN: Final = 5
 
 #: type, reserved (3 octets), length.
 _RECORD = struct.Struct("!B3xI")
 _OFFSET = struct.Struct("!Q")
+
+#: Octets of the body of each kind but data.
+_BODIES: Final = {ACK: 8, PING: 8, PONG: 8, RESUMED: 8, FORGOTTEN: 0}
+#: In the report of a hello: the lane goes on.
+RESUME: Final = "resume"
 
 #: Octets of one data record; a record is one scheduling unit of the carrier.
 MAX_RECORD_DATA: Final = 1 << 20
@@ -36,10 +45,17 @@ PING_OCTETS: Final = 8
 
 
 class Lane:
-    """One lane. Events are read from `received` (data), `peer` (the hello) and `silent`."""
+    """One lane. Events are read from `received` (data), `peer` (the hello), `silent` and `forgotten`."""
 
     def __init__(self, *, hello: Hello, limits: Limits) -> None:
         self._limits = limits
+        self._hello = hello
+        #: Data may go out: not before the peer's hello, nor while it is unknown where the lane goes on.
+        self.ready = False
+        #: The agent knows nothing of this lane any more.
+        self.forgotten = False
+        self._resuming = False
+        self._greeting = True  # the next octets of the carrier are a hello
         self._out: deque[bytes | memoryview] = deque([hello.emit()])
         self._in = bytearray()  # start of a hello or of a record that is not whole
         self._left = 0  # octets of the current data record still to come
@@ -91,12 +107,15 @@ class Lane:
         """
         self._heard = now
         view = memoryview(data)
-        if self.peer is None:
+        if self._greeting:
             self._in += view
             parsed = parse_hello(self._in, limits=self._limits)
             if parsed is None:
                 return
-            self.peer, used = parsed
+            hello, used = parsed
+            self.peer = self.peer or hello
+            self._greeting = False
+            self.ready = not self._resuming
             view = memoryview(bytes(self._in[used:]))
             self._in.clear()
             self._ping_at = now
@@ -114,11 +133,63 @@ class Lane:
 
     def data_to_send(self, *, now: float) -> list[bytes | memoryview]:
         """Everything that waits for the carrier, in order."""
-        if self._heard is None:
-            self._heard = now
+        if self._heard is None and self._out:
+            self._heard = now  # from now on the peer may be silent
         buffers = list(self._out)
         self._out.clear()
         return buffers
+
+    def carrier_lost(self) -> None:
+        """The carrier is gone: what it had taken may have arrived or not; the next one begins with hellos."""
+        self._out.clear()
+        self._in.clear()
+        self._left = 0
+        self.ready = self.silent = False
+        self._heard = self._ping_at = self._ping_sent = None
+
+    def go_on(self) -> None:
+        """The client has another carrier: say so, and wait for the agent's word. A lane that never began begins."""
+        self._greeting = True
+        if self.peer is None:
+            self._out.append(self._hello.emit())
+            return
+        report = {**self._hello.report, RESUME: True}
+        self._resuming = True
+        self._out.append(replace(self._hello, received=self.octets_received, report=report).emit())
+
+    def going_on(self, peer: Hello, *, now: float) -> None:
+        """The agent has another carrier, and the client's hello on it: answer, and send what the client has not received.
+
+        Raises:
+            TunnelProtocolError: no lane of ours can have come that far.
+        """
+        self._greeting = False
+        self._heard = self._ping_at = now
+        self._out.append(_RECORD.pack(RESUMED, _OFFSET.size) + _OFFSET.pack(self.octets_received))
+        self._acknowledged_to_peer = self.octets_received
+        self._send_again(peer.received)
+
+    def _send_again(self, received: int) -> None:
+        """Everything from the offset `received` on."""
+        self._acknowledged(received)
+        self._resuming = False
+        self.ready = True
+        batch: list[bytes | memoryview] = []
+        octets = 0
+        for buffer in self._replay:
+            batch.append(buffer)
+            octets += len(buffer)
+            if octets > MAX_RECORD_DATA // 2:  # no buffer is larger than a frame
+                self._out += [_RECORD.pack(DATA, octets), *batch]
+                batch, octets = [], 0
+        if octets:
+            self._out += [_RECORD.pack(DATA, octets), *batch]
+
+    def _acknowledged(self, offset: int) -> None:
+        if not self._acknowledged_by_peer <= offset <= self.octets_sent:
+            raise TunnelProtocolError(f"offset {offset} acknowledged, {self.octets_sent} sent")
+        self._forget(offset - self._acknowledged_by_peer)
+        self._acknowledged_by_peer = offset
 
     def _record(self, view: memoryview, *, now: float) -> memoryview:
         """Take one record's head (and body, when it is not data) off `view`."""
@@ -135,8 +206,7 @@ class Lane:
             self._left = length
             self._in.clear()
             return view
-        expected = {ACK: _OFFSET.size, PING: PING_OCTETS, PONG: PING_OCTETS}.get(kind)
-        if length != expected:
+        if length != _BODIES.get(kind) or (kind in (RESUMED, FORGOTTEN)) != self._resuming:
             raise TunnelProtocolError(f"a record of type {kind} with {length} octets")
         missing = _RECORD.size + length - len(self._in)
         self._in += view[:missing]
@@ -149,11 +219,11 @@ class Lane:
 
     def _control(self, kind: int, body: bytes, *, now: float) -> None:
         if kind == ACK:
-            (offset,) = _OFFSET.unpack(body)
-            if not self._acknowledged_by_peer <= offset <= self.octets_sent:
-                raise TunnelProtocolError(f"offset {offset} acknowledged, {self.octets_sent} sent")
-            self._forget(offset - self._acknowledged_by_peer)
-            self._acknowledged_by_peer = offset
+            self._acknowledged(*_OFFSET.unpack(body))
+        elif kind == RESUMED:
+            self._send_again(*_OFFSET.unpack(body))
+        elif kind == FORGOTTEN:
+            self.forgotten = True
         elif kind == PING:
             self._out.append(_RECORD.pack(PONG, PING_OCTETS) + body)
         elif self._ping_sent is not None and int.from_bytes(body, "big") == self._ping_sent[0]:
@@ -204,3 +274,8 @@ class Lane:
             if self.octets_received != self._acknowledged_to_peer:
                 self._acknowledge()
             self.ping(now=now)
+
+
+def forgotten() -> bytes:
+    """What the agent says to a lane that wants to go on and that it does not know."""
+    return _RECORD.pack(FORGOTTEN, 0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from kt_net.tunnel.events import HelloReceived, PeerSilent, TunnelEvent
+from kt_net.tunnel.events import Forgotten, HelloReceived, PeerSilent, TunnelEvent
 from kt_net.tunnel.frames import GoAwayCode
 from kt_net.tunnel.hello import Hello
 from kt_net.tunnel.lane import MAX_RECORD_DATA, Lane
@@ -55,10 +55,35 @@ class Tunnel:
             self._events.append(HelloReceived(self._lane.peer))
         while self._lane.received:
             self._mux.receive_data(self._lane.received.popleft())
+        if self._lane.forgotten:
+            self._lane.forgotten = False
+            self._events.append(Forgotten())
+
+    def carrier_lost(self) -> None:
+        """The carrier is gone. Streams stay; `data_to_send` gives nothing until `go_on` or `going_on`."""
+        self._lane.carrier_lost()
+        self._said_silent = False
+
+    def go_on(self) -> None:
+        """The client's side, with a new carrier: the next octets are hellos, then what the other end has not received."""
+        self._lane.go_on()
+
+    def going_on(self, peer: Hello, *, now: float) -> None:
+        """The agent's side, with a new carrier on which `peer` has come and our hello has gone.
+
+        Raises:
+            TunnelProtocolError: this lane never was where `peer` says that it was.
+        """
+        self._lane.going_on(peer, now=now)
+
+    @property
+    def silent(self) -> bool:
+        """Whether the carrier counts as dead."""
+        return self._lane.silent
 
     def data_to_send(self, *, now: float, limit: int = MAX_RECORD_DATA) -> list[bytes | memoryview]:
         """Buffers for the carrier, in order, about `limit` octets; empty when there is nothing."""
-        if self._greeted and self._mux.busy:
+        if self._lane.ready and self._mux.busy:
             room = min(limit, self._lane.room, MAX_RECORD_DATA // 2)
             if room > 0:
                 frames = self._mux.frames_to_send(room)

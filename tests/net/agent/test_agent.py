@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from kt_net.tunnel.datagrams import DatagramParser, frame_datagram
-from kt_net.tunnel.events import StreamData, StreamFinished, StreamReset
+from kt_net.tunnel.events import Forgotten, HelloReceived, StreamData, StreamFinished, StreamReset
 from kt_net.tunnel.hello import Hello
 from kt_net.tunnel.mux import Role
 from kt_net.tunnel.requests import Network, Reply, Request, parse_reply
@@ -87,6 +87,14 @@ class Client:
         parsed = parse_reply(self.data(stream))
         assert parsed is not None
         return parsed[0], self.data(stream)[parsed[1] :]
+
+    def cut(self) -> None:
+        """The carrier breaks; another one goes on."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+        self.tunnel.carrier_lost()
+        self.socket = self._connect()
+        self.tunnel.go_on()
 
     def end(self) -> int:
         self.socket.close()
@@ -306,3 +314,50 @@ def nonsense(folder: str, data: str) -> list[str]:
     code = client.reply(client.open(Request(Network.TCP, ADDRESS, 8000)))[0].code.name
     client.end()
     return [closed, code]
+
+
+def goes_on(folder: str) -> dict[str, Any]:
+    client = Client(Path(folder))
+    listener(echo)
+    stream = client.open(Request(Network.TCP, ADDRESS, 8000))
+    client.reply(stream)
+    sent = os.urandom(3 << 20)
+    client.tunnel.send(stream, sent, now=time.monotonic())
+    after_reply = len(client.data(stream))
+    cuts = 0
+    taken = 0
+
+    def whole() -> bool:
+        nonlocal cuts, taken
+        got = len(client.data(stream)) - after_reply
+        client.tunnel.consume(stream, got - taken, now=time.monotonic())
+        taken = got
+        if cuts < 6 and got > cuts * 400_000:
+            cuts += 1
+            client.cut()
+        return got >= len(sent)
+
+    client.wait(whole, 60)
+    equal = client.data(stream)[after_reply:] == sent
+    client.tunnel.finish(stream, now=time.monotonic())
+    client.wait(lambda: StreamFinished(stream) in client.events)
+    return {"equal": equal, "cuts": cuts, "code": client.end()}
+
+
+def test_a_session_goes_on_over_other_carriers(tmp_path: Path) -> None:
+    assert run_inside(goes_on, tmp_path, str(tmp_path)) == {"equal": True, "cuts": 6, "code": 0}
+
+
+def forgets(folder: str) -> dict[str, Any]:
+    client = Client(Path(folder))
+    client.wait(lambda: any(isinstance(event, HelloReceived) for event in client.events))
+    client.process.terminate()
+    client.process.wait(10)
+    client.process = subprocess.Popen(client.process.args, stderr=subprocess.DEVNULL)
+    client.cut()
+    client.wait(lambda: Forgotten() in client.events)
+    return {"code": client.end()}
+
+
+def test_an_agent_that_began_anew_says_so(tmp_path: Path) -> None:
+    assert run_inside(forgets, tmp_path, str(tmp_path)) == {"code": 0}

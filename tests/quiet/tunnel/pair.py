@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 
 from kt_net.tunnel.events import TunnelEvent
-from kt_net.tunnel.hello import Hello
+from kt_net.tunnel.hello import Hello, parse_hello
 from kt_net.tunnel.limits import Limits
 from kt_net.tunnel.mux import Role
 from kt_net.tunnel.session import Tunnel
@@ -55,3 +55,16 @@ class Pair:
         while (event := tunnel.next_event()) is not None:
             found.append(event)
         return found
+
+    def cut(self, *, arrives: float = 0.0) -> None:
+        """The carrier is gone, on its way a part of what was given to it; both sides have another one."""
+        for sender, receiver in ((self.client, self.agent), (self.agent, self.client)):
+            data = b"".join(sender.data_to_send(now=self.now))
+            receiver.receive_data(data[: int(len(data) * arrives)], now=self.now)
+        self.client.carrier_lost()
+        self.agent.carrier_lost()
+        self.client.go_on()
+        hello = parse_hello(b"".join(self.client.data_to_send(now=self.now)), limits=Limits())
+        assert hello is not None
+        self.client.receive_data(Hello(session=bytes(16), report={"agent": "test"}).emit(), now=self.now)
+        self.agent.going_on(hello[0], now=self.now)
