@@ -18,6 +18,8 @@ from tests.cluster.ktctl import Ktctl
 
 TRANSFER = Path(__file__).with_name("transfer.py")
 INTERACTIVE = 20
+#: From the way being open to the last interactive connection's answer.
+AGAIN_SECONDS = 5.0
 #: Seconds from the way being open again to the transfer's end, at the most.
 PATIENCE = 120
 
@@ -38,6 +40,7 @@ def transfer_across(lab: LabBackend, direction: str, octets: int, cut: Callable[
         time.sleep(0.6)
         assert process.poll() is None, "the transfer was over before anything was cut"
         cut()
+        opened = time.monotonic()
         assert process.stdout is not None
         try:
             out, _ = process.communicate(timeout=PATIENCE)
@@ -47,6 +50,8 @@ def transfer_across(lab: LabBackend, direction: str, octets: int, cut: Callable[
     assert result["equal"]
     assert result["others_failed"] == []
     assert result["others_exchanges"] > INTERACTIVE
+    assert result["others_again"] - opened < AGAIN_SECONDS
+    print(f"answered again {result['others_again'] - opened:.2f} s after the way was open")
 
 
 def size(long: bool) -> int:
@@ -59,6 +64,39 @@ def test_api_server_killed_and_started(lab: LabBackend, running: Ktctl, long: bo
         lab.lab.kill_apiserver()
         time.sleep(1)
         lab.lab.start_apiserver()
+
+    transfer_across(lab, direction, size(long), cut)
+    assert running.process.poll() is None
+
+
+def firewall(lab: LabBackend, change: str, rule: str) -> None:
+    """Of the laptop, towards the API server: `change` is -I or -D."""
+    for chain, port in (("OUTPUT", "--dport"), ("INPUT", "--sport")):
+        words = ["iptables", "-w", change, chain, "-p", "tcp", port, "6443", "-j", *rule.split()]
+        subprocess.run(lab.laptop_argv(words), check=True, cwd="/", env=os.environ)
+
+
+@pytest.mark.parametrize("direction", ["down", "up"])
+def test_every_websocket_cut_repeatedly(lab: LabBackend, running: Ktctl, long: bool, direction: str) -> None:
+    def cut() -> None:
+        for _ in range(10 if long else 3):
+            firewall(lab, "-I", "REJECT --reject-with tcp-reset")
+            time.sleep(0.2)
+            firewall(lab, "-D", "REJECT --reject-with tcp-reset")
+            time.sleep(1.0)
+
+    transfer_across(lab, direction, size(long), cut)
+    assert running.process.poll() is None
+
+
+@pytest.mark.parametrize("direction", ["down", "up"])
+def test_black_hole_of_twenty_seconds(lab: LabBackend, running: Ktctl, long: bool, direction: str) -> None:
+    def cut() -> None:
+        firewall(lab, "-I", "DROP")
+        try:
+            time.sleep(20)
+        finally:
+            firewall(lab, "-D", "DROP")
 
     transfer_across(lab, direction, size(long), cut)
     assert running.process.poll() is None

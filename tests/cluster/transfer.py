@@ -1,6 +1,7 @@
 """A transfer of many octets with a digest at both ends, while other connections exchange small messages.
 
-A program: `transfer.py down|up OCTETS OTHERS`; prints {"equal", "seconds", "others_exchanges", "others_failed"}.
+A program: `transfer.py down|up OCTETS OTHERS`; prints {"equal", "seconds", "others_exchanges", "others_failed", "others_again"}: the
+last is when (by the machine's monotonic clock) the last of the others had the answer that it waited for longest.
 """
 
 from __future__ import annotations
@@ -44,11 +45,13 @@ def up(octets: int) -> bool:
         return bool(connection.makefile().readline().strip() == digest(octets, SEED))
 
 
-def other(stop: threading.Event, exchanges: list[int], failed: list[str]) -> None:
+def other(stop: threading.Event, exchanges: list[int], failed: list[str], again: list[float]) -> None:
     """Small messages to the echo service, until told to stop; at least one."""
+    longest, ended = 0.0, 0.0
     try:
-        with socket.create_connection(("echo", 7), timeout=30) as connection:
+        with socket.create_connection(("echo", 7), timeout=120) as connection:
             while True:
+                started = time.monotonic()
                 connection.sendall(b"small message")
                 answer = b""
                 while len(answer) < 13:
@@ -57,16 +60,19 @@ def other(stop: threading.Event, exchanges: list[int], failed: list[str]) -> Non
                         raise ConnectionResetError("closed")
                     answer += piece
                 exchanges.append(1)
+                if time.monotonic() - started > longest:
+                    longest, ended = time.monotonic() - started, time.monotonic()
                 if stop.wait(0.05):
-                    return
+                    break
     except OSError as error:
         failed.append(f"{type(error).__name__}: {error}")
+    again.append(ended)
 
 
 def main(direction: str, octets: int, others: int) -> None:
     """Run."""
-    stop, exchanges, failed = threading.Event(), [], []  # type: ignore[var-annotated]
-    threads = [threading.Thread(target=other, args=(stop, exchanges, failed)) for _ in range(others)]
+    stop, exchanges, failed, again = threading.Event(), [], [], []  # type: ignore[var-annotated]
+    threads = [threading.Thread(target=other, args=(stop, exchanges, failed, again)) for _ in range(others)]
     for thread in threads:
         thread.start()
     started = time.monotonic()
@@ -75,7 +81,8 @@ def main(direction: str, octets: int, others: int) -> None:
     stop.set()
     for thread in threads:
         thread.join()
-    print(json.dumps({"equal": equal, "seconds": seconds, "others_exchanges": len(exchanges), "others_failed": failed}))
+    found = {"equal": equal, "seconds": seconds, "others_exchanges": len(exchanges), "others_failed": failed}
+    print(json.dumps({**found, "others_again": max(again, default=0.0)}))
 
 
 if __name__ == "__main__":
