@@ -160,7 +160,8 @@ class Datagrams:
         found = self._found(flow)
         self.flows.touch(found, now=now)
         found.octets_down += len(data)
-        self._egress.echo_reply(found.path, found.identifier, sequence, data)
+        if not self._egress.echo_reply(found.path, found.identifier, sequence, data):
+            self._counters.overflow += 1
 
     def withdraw(self, flow: int) -> tuple[Path, bytes]:
         """Forget a flow; gives back what an ICMP error about it needs."""

@@ -176,10 +176,13 @@ class Egress:
         self._payload(path, UDP, _with_checksum(whole, udp.CHECKSUM_OFFSET, checksum))
         return True
 
-    def echo_reply(self, path: Path, identifier: int, sequence: int, data: bytes | memoryview) -> None:
-        """An echo reply to the program."""
+    def echo_reply(self, path: Path, identifier: int, sequence: int, data: bytes | memoryview) -> bool:
+        """An echo reply to the program; False when no packet can carry it."""
+        if icmp.HEADER_OCTETS + len(data) + ipv4.HEADER_OCTETS > 0xFFFF:
+            return False
         kind = icmp.V6_ECHO_REPLY if path.v6 else icmp.ECHO_REPLY
         self._icmp(path, icmp.IcmpMessage(kind, 0, identifier, sequence, data))
+        return True
 
     def unreachable(self, path: Path, reason: Unreachable, cause: bytes) -> None:
         """An ICMP error about the packet `cause` from the far end itself."""

@@ -80,21 +80,25 @@ class Ingress:
     def _receive_v4(self, view: memoryview, partial: bool, *, now: float) -> None:
         header = parse_ipv4(view)
         source, destination = header.source, header.destination
-        if destination[0] >= 224 or destination[0] in (0, 127) or source[0] >= 224:
+        if destination[0] >= 224 or destination[0] in (0, 127) or source[0] >= 224 or source[0] in (0, 127):
             self._counters.ignored += 1  # multicast, broadcast, loopback: nobody in the cluster
             return
         cause = view[:QUOTED_OCTETS]
         if header.ttl <= 1:
-            self._time_exceeded(source, icmp.HOPS_EXCEEDED, bytes(cause), now=now)
+            if header.fragment_offset:
+                self._counters.ignored += 1  # RFC 1122 section 3.2.2: of fragments, only the first is told of
+            else:
+                self._time_exceeded(source, icmp.HOPS_EXCEEDED, bytes(cause), now=now)
             return
         data = view[header.header_octets : header.total_octets]
         if header.more_fragments or header.fragment_offset:
             key = (source + destination, header.protocol, header.identification)
-            whole = self._reassembly.receive(
-                key, header.fragment_offset, data, header.more_fragments, cause=cause, now=now
+            found = self._reassembly.receive(
+                key, header.protocol, header.fragment_offset, data, header.more_fragments, cause=cause, now=now
             )
-            if whole is None:
+            if found is None:
                 return
+            _, whole = found
             data, partial = memoryview(whole), False
             header.total_octets = ipv4.HEADER_OCTETS + len(whole)
             header.more_fragments, header.fragment_offset = False, 0
@@ -118,16 +122,25 @@ class Ingress:
         data = view[header.header_octets : header.total_octets]
         if header.fragmented and (header.more_fragments or header.fragment_offset):
             # An atomic fragment (RFC 6946) is not even looked up.
-            key = (source + destination, header.protocol, header.identification)
-            whole = self._reassembly.receive(
-                key, header.fragment_offset, data, header.more_fragments, cause=cause, now=now
+            key = (source + destination, 0, header.identification)
+            found = self._reassembly.receive(
+                key, header.protocol, header.fragment_offset, data, header.more_fragments, cause=cause, now=now
             )
-            if whole is None:
+            if found is None:
                 return
-            data, partial = memoryview(whole), False
-            header.total_octets = ipv6.HEADER_OCTETS + len(whole)
-            header.fragmented = False
-            cause = memoryview(header.emit() + whole[: QUOTED_OCTETS - ipv6.HEADER_OCTETS])
+            protocol, whole = found
+            fixed = ipv6.IPv6Header(source, destination, protocol, ipv6.HEADER_OCTETS, ipv6.HEADER_OCTETS + len(whole))
+            # It may go on with extension headers, and be refused for one: as a packet of its own.
+            view, partial = memoryview(fixed.emit() + whole), False
+            try:
+                header = parse_ipv6(view)
+            except ParameterProblem as problem:
+                self._counters.malformed += 1
+                self._problem(view, problem, now=now)
+                return
+            if header.more_fragments or header.fragment_offset:
+                raise MalformedPacket("a fragment in fragments")
+            data, cause = view[header.header_octets :], view[:QUOTED_OCTETS]
         if not self._upper(header.protocol, source, destination, data, cause, partial, now=now):
             raise ParameterProblem(
                 "a next header that nobody knows", code=ipv6.UNKNOWN_NEXT_HEADER, pointer=header.protocol_at

@@ -15,18 +15,19 @@ MAX_OCTETS = 65535
 #: Fragments of one packet: 65535 octets at the smallest MTU that anybody uses.
 MAX_FRAGMENTS = 128
 
-#: source + destination, protocol, identification.
+#: source + destination, protocol (of IPv4, RFC 791 section 3.2; 0 for IPv6, RFC 8200 section 4.5), identification.
 Key: TypeAlias = tuple[bytes, int, int]
 
 
 class _Partial:
-    __slots__ = ("cause", "expires", "octets", "pieces", "total")
+    __slots__ = ("cause", "expires", "octets", "pieces", "protocol", "total")
 
     def __init__(self, expires: float) -> None:
         self.expires = expires
         self.pieces: dict[int, bytes] | None = {}  # None: the packet is spoilt
         self.octets = 0
         self.total: int | None = None
+        self.protocol = 0  # as the first fragment has it
         self.cause = b""  # the start of the first fragment, for an ICMP error
 
     def spoil(self) -> None:
@@ -51,9 +52,9 @@ class Reassembly:
         return len(self._partial)
 
     def receive(
-        self, key: Key, offset: int, data: memoryview, more: bool, *, cause: memoryview, now: float
-    ) -> bytes | None:
-        """One fragment of a packet that begins with `cause`; the whole payload when this was the last missing one."""
+        self, key: Key, protocol: int, offset: int, data: memoryview, more: bool, *, cause: memoryview, now: float
+    ) -> tuple[int, bytes] | None:
+        """One fragment, of a packet that begins with `cause`; what the payload is and all of it, when this was the last missing one."""
         partial = self._partial.get(key)
         if partial is None:
             if len(self._partial) >= self._packets:
@@ -71,13 +72,13 @@ class Reassembly:
         partial.pieces[offset] = bytes(data)
         partial.octets += len(data)
         if not offset:
-            partial.cause = bytes(cause)
+            partial.cause, partial.protocol = bytes(cause), protocol
         if not more:
             partial.total = end
         if partial.total != partial.octets:
             return None
         del self._partial[key]
-        return b"".join(partial.pieces[start] for start in sorted(partial.pieces))
+        return partial.protocol, b"".join(partial.pieces[start] for start in sorted(partial.pieces))
 
     @staticmethod
     def _fits(partial: _Partial, pieces: dict[int, bytes], offset: int, end: int, more: bool) -> bool:

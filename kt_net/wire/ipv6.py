@@ -88,15 +88,15 @@ def parse_ipv6(data: bytes | memoryview) -> IPv6Header:
     if first >> 28 != 6 or len(data) < total:
         raise MalformedPacket("an IPv6 header whose lengths do not fit")
     header = IPv6Header(source, destination, following, HEADER_OCTETS, total, hop_limit)
-    for _ in range(MAX_EXTENSIONS):
+    for _ in range(MAX_EXTENSIONS + 1):
         if header.protocol not in (HOP_BY_HOP, ROUTING, DESTINATION_OPTIONS, FRAGMENT_HEADER):
             return header
         if header.header_octets + 8 > total:
             raise MalformedPacket("an IPv6 extension header that is cut off")
         if header.protocol == FRAGMENT_HEADER:
             _pass_fragment_header(data, header)
-            if header.fragment_offset:
-                return header  # what follows is the middle of something
+            if header.more_fragments or header.fragment_offset:
+                return header  # what follows is a part of something: its headers come when it is whole
         else:
             _pass_extension(data, header, total)
     raise MalformedPacket("IPv6 extension headers without end")

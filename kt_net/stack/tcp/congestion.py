@@ -24,8 +24,13 @@ class CongestionControl(Protocol):
     window: int
     threshold: int
 
+    def __init__(self, mss: int) -> None: ...
+
     def acknowledged(self, octets: int, *, rtt: float, now: float) -> None:
         """New data was acknowledged while the window was what limited us, outside fast recovery. `rtt`: the smoothed one."""
+
+    def idle(self, seconds: float) -> None:
+        """For so long the window was not what limited us."""
 
     def lost(self, in_flight: int, *, now: float) -> None:
         """A loss was seen; fast recovery begins."""
@@ -53,6 +58,9 @@ class NewReno:
             self.window = min(MAX_WINDOW, self.window + octets)
         else:
             self.window = min(MAX_WINDOW, self.window + max(1, self._mss * octets // self.window))
+
+    def idle(self, seconds: float) -> None:
+        """See `CongestionControl`."""
 
     def lost(self, in_flight: int, *, now: float) -> None:
         """See `CongestionControl`."""
@@ -114,6 +122,11 @@ class Cubic:
         whole = int(self._credit)
         self._credit -= whole
         self.window = min(MAX_WINDOW, self.window + whole)
+
+    def idle(self, seconds: float) -> None:
+        """See `CongestionControl`; RFC 9438 section 5.8: such time does not count."""
+        if self._epoch is not None:
+            self._epoch += seconds
 
     def lost(self, in_flight: int, *, now: float) -> None:
         """See `CongestionControl`; RFC 9438 sections 4.6 and 4.7."""

@@ -47,6 +47,7 @@ from kt_net.wire.tcp import (
 OUR_WINDOW_SCALE: Final = 7
 #: Without the option (RFC 9293 section 3.7.1); and the least that we believe: smaller ones only make us slow.
 DEFAULT_MSS: Final = 536
+DEFAULT_MSS_V6: Final = 1220
 LEAST_MSS: Final = 48
 
 # By names of this module, and in tuples, the likely first: before Python 3.12 looking a member up in its class runs Python code, and so
@@ -106,7 +107,9 @@ class Connection(StateHolder):
         "_heard_at",
         "_largest",
         "_last_ack",
+        "_opened",
         "_own_mss",
+        "_probed_at",
         "_probes",
         "_syn_wanted",
         "_timestamps",
@@ -154,6 +157,7 @@ class Connection(StateHolder):
         self._emit = emit
         self._challenge = challenge
         self._syn_wanted = False
+        self._opened = False  # by us, and not said to be established
         self.ack_wanted = False
         self._ack_at: float | None = None
         self._last_ack = 0
@@ -162,12 +166,14 @@ class Connection(StateHolder):
         self._complained_at = now - 1.0
         self._heard_at = now
         self._probes = 0
+        self._probed_at = 0.0
 
     def adopt(self, syn: TcpHeader, *, now: float) -> None:
         """The program's SYN: its number and what it offers."""
         self.receiving.initial = syn.sequence
         self._wscale = syn.window_scale
-        self.mss = max(LEAST_MSS, min(self._own_mss, syn.mss or DEFAULT_MSS))
+        default = DEFAULT_MSS_V6 if self.path.v6 else DEFAULT_MSS
+        self.mss = max(LEAST_MSS, min(self._own_mss, syn.mss or default))
         if syn.timestamp is not None:
             self._timestamps = Timestamps(self._clock_offset, syn.timestamp, now=now)
             self.mss -= TIMESTAMPS_OCTETS  # RFC 6691: the option's room is the payload's
@@ -180,6 +186,7 @@ class Connection(StateHolder):
     def open(self, window: int, *, now: float) -> None:
         """Connect to the program (RFC 9293 section 3.10.1), and take `window` octets."""
         self.move(Input.OPEN)
+        self._opened = True
         self.receiving.edge = 1 + window
         # Offered here, and kept only when the SYN's answer agrees.
         self._timestamps = Timestamps(self._clock_offset, 0, now=now)
@@ -198,8 +205,8 @@ class Connection(StateHolder):
         """Take `octets` more; True when the program should be told now."""
         receiving = self.receiving
         receiving.edge += octets
-        if self.state in _OPENING:
-            return False
+        if self.state in _OPENING or receiving.tellable() <= receiving.advertised:
+            return False  # an acknowledgement that says nothing new looks like one of a loss
         # RFC 9293 section 3.8.6.2.2: silly window avoidance; tell of two segments, or when it was nearly shut.
         if receiving.edge - receiving.advertised >= 2 * self.mss or receiving.advertised - receiving.next < self.mss:
             self.ack_wanted = True
@@ -269,6 +276,9 @@ class Connection(StateHolder):
         self._heard_at, self._probes = now, 0
         if not flags & ACK or not self._acknowledged(header, start, len(data), sink, now=now):
             return
+        if self._timestamps is not None and header.timestamp is not None and start <= self._last_ack:
+            # RFC 7323 section 5.3, R3, and only now: a forged segment must not make real ones look old.
+            self._timestamps.update(header.timestamp, now=now)
         if self.state in _CAN_RECEIVE:
             if len(data):
                 self._payload(start, data, now=now)
@@ -332,8 +342,6 @@ class Connection(StateHolder):
         if timestamps.too_old(header.timestamp, now=now):
             self._complain(now=now)
             return False
-        if start <= self._last_ack:
-            timestamps.update(header.timestamp, now=now)
         return True
 
     def _unacceptable(self, header: TcpHeader, start: int, octets: int, sink: Sink, *, now: float) -> None:
@@ -349,6 +357,10 @@ class Connection(StateHolder):
             self._heard_at, self._probes = now, 0
             if not self._acknowledged(header, start, octets, sink, now=now):
                 return
+        if header.flags & FIN and self.state is State.TIME_WAIT:
+            self.sender.linger(
+                now + self._config.time_wait
+            )  # RFC 9293 section 3.10.7.4: it has not seen our acknowledgement
         if octets and not header.flags & SYN:
             self.receiving.repeated(start, octets)
             self.ack_wanted = True
@@ -376,6 +388,8 @@ class Connection(StateHolder):
                 return False
             self._established(header, start)
             sender.handshake_done(echoed=self._echoed(header, now=now), now=now)
+            if self._opened:  # both sides had sent a SYN
+                self._emit(FlowEstablished(self.flow))
         elif place > half.next or place < half.unacknowledged - half.max_window:
             self._challenged(now=now)  # RFC 5961 section 5.2
             return False
@@ -397,10 +411,12 @@ class Connection(StateHolder):
             if ahead > 0:
                 self._delivered(ahead, gone, now=now)
         # RFC 9293 section 3.10.7.4: SND.WL1 and SND.WL2.
-        if start > half.window_seq or (start == half.window_seq and place >= half.window_ack):
+        newer = start > half.window_seq or (start == half.window_seq and place >= half.window_ack)
+        if place >= half.unacknowledged and newer:
+            opened = window > 0 and not half.window
             half.window, half.window_seq, half.window_ack = window, start, place
             half.max_window = max(half.max_window, window)
-            sender.window_told()
+            sender.window_told(opened=opened, now=now)
         return self.state is not _CLOSED
 
     def _echoed(self, header: TcpHeader, *, now: float) -> float | None:
@@ -570,7 +586,9 @@ class Connection(StateHolder):
         return at
 
     def _watch_at(self) -> float:
-        return self._heard_at + self._config.keepalive_idle + self._probes * self._config.keepalive_interval
+        if self._probes:
+            return self._probed_at + self._config.keepalive_interval
+        return self._heard_at + self._config.keepalive_idle
 
     def handle_timer(self, sink: Sink, *, now: float) -> None:
         """What is due."""
@@ -603,6 +621,7 @@ class Connection(StateHolder):
     def _watch(self, sink: Sink, *, now: float) -> None:
         """RFC 9293 section 3.8.4: is the program's kernel still there?"""
         self._probes += 1
+        self._probed_at = now  # however late: what sleeps, sleeps for everybody
         if self._probes > self._config.keepalive_probes:
             self._give_up(sink)
         else:

@@ -66,6 +66,10 @@ class ReceiveHalf:
         """Octets that the program may send."""
         return max(0, self.edge - self.next)
 
+    def tellable(self) -> int:
+        """How far to the right the header can say that the window goes: its field has 16 bits and a scale."""
+        return self.next + (min(self.window() >> self.scale, 0xFFFF) << self.scale)
+
     def field(self) -> int:
         """The window as the header carries it; remembers what was told."""
         field = min(self.window() >> self.scale, 0xFFFF)

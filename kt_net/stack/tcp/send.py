@@ -12,10 +12,13 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import attrgetter
+from typing import Final
 
 from kt_net.stack.tcp.seq import MASK, position
 
 _START = attrgetter("start")
+#: Blocks with edges inside segments split them; not beyond so many: a receiver that tells of every octet makes no work without end.
+MOST_PIECES: Final = 16384
 
 
 @dataclass(slots=True)
@@ -166,12 +169,12 @@ class SendHalf:
         for left, right in blocks:
             if not self.unacknowledged < left < right <= self.next:
                 continue
-            for edge in (left, right):
+            for edge in (left, right) if len(self.sent) < MOST_PIECES else ():
                 at = bisect_left(self.sent, edge, key=_START)
                 if at and self.sent[at - 1].end > edge:
                     self._split(at - 1, edge)
             at = bisect_left(self.sent, left, key=_START)
-            while at < len(self.sent) and self.sent[at].start < right:
+            while at < len(self.sent) and self.sent[at].end <= right:
                 segment = self.sent[at]
                 at += 1
                 if not segment.sacked:

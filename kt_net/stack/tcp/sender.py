@@ -52,6 +52,7 @@ class Sender:
     """
 
     __slots__ = (
+        "_busy_at",
         "_duplicates",
         "_fast",
         "_handshake_at",
@@ -93,6 +94,7 @@ class Sender:
         self._recover: int | None = None  # in recovery until this is acknowledged (RFC 6582)
         self._fast = False  # fast recovery, as opposed to that of a timeout
         self._handshake_at = 0.0
+        self._busy_at = 0.0  # since then the window may have been what limits us
         self._duplicates = 0
         self._inflation = 0  # RFC 5681 section 3.2 step 4: segments that have left the path without our knowing which
         self._tail: int | None = None  # TLP.end_seq
@@ -103,6 +105,7 @@ class Sender:
     def set_mss(self, mss: int, largest: int) -> None:
         """Before anything is sent."""
         self._mss, self._largest = mss, largest
+        self.congestion = type(self.congestion)(mss)
 
     # -- acknowledgements
 
@@ -119,11 +122,16 @@ class Sender:
         half = self.half
         before, flight = half.unacknowledged, half.in_flight
         told_twice = bool(blocks) and self._is_duplicate_told(place, blocks)
+        known = half.sacked
         gone = half.acknowledge(place) if place > before else []
+        # What was acknowledged selectively arrived then, not now.
+        fresh = [segment for segment in gone if not segment.sacked] if known else gone
         news = half.sack(blocks) if blocks and half.sent else []
-        if gone:
-            self._measure(gone, echoed, now)
-            self._rack.delivered(gone, least=self.rtt.least, echoed=echoed, now=now)
+        if fresh:
+            self._measure(fresh, echoed, now)
+            self._rack.delivered(fresh, least=self.rtt.least, echoed=echoed, now=now)
+        elif gone:
+            self.rtt.backoff = 0
         if news:
             self._rack.delivered(news, least=self.rtt.least, echoed=echoed, now=now)
         if told_twice:
@@ -134,7 +142,7 @@ class Sender:
         elif duplicate and not self.selective:
             self._duplicate(now)
         if self._tail is not None and place >= self._tail:
-            self._end_tail(place > self._tail, told_twice, now)
+            self._end_tail(place > self._tail, told_twice, duplicate, now)
         wait = self._find_losses(now) if self.selective and (half.sacked or half.lost or self._recover) else None
         if gone or news or not half.sent:
             self._arm(now)
@@ -178,6 +186,9 @@ class Sender:
         window = self.congestion.window
         if 2 * flight >= window if window < self.congestion.threshold else flight + self._largest >= window:
             self.congestion.acknowledged(octets, rtt=self.rtt.smoothed or 0.0, now=now)
+        else:
+            self.congestion.idle(now - self._busy_at)
+        self._busy_at = now
 
     def _duplicate(self, now: float) -> None:
         self._duplicates += 1
@@ -210,12 +221,15 @@ class Sender:
         acknowledgements made room; that was never within one window."""
         return min(self.half.in_flight, self.congestion.window)
 
-    def _end_tail(self, beyond: bool, told_twice: bool, now: float) -> None:
-        """RFC 8985 section 7.4.2: what became of a probe; `beyond`: more than it was acknowledged."""
-        repaired = self._tail_again and not told_twice and beyond and self._recover is None
+    def _end_tail(self, beyond: bool, told_twice: bool, duplicate: bool, now: float) -> None:
+        """RFC 8985 section 7.4.2: what became of a probe; `beyond`: more than it was acknowledged. Acknowledgements of a probe that was
+        sent again say nothing by themselves: both or one of two may have arrived."""
+        if self._tail_again and not told_twice:
+            if not beyond and not duplicate:
+                return
+            if beyond and self._recover is None:
+                self.congestion.lost(self._flight(), now=now)
         self._tail = None
-        if repaired:
-            self.congestion.lost(self._flight(), now=now)
 
     # -- sending
 
@@ -224,6 +238,9 @@ class Sender:
         half = self.half
         if half.lost:
             self._send_lost(put, now)
+        if half.queued and not half.sent:
+            self.congestion.idle(now - self._busy_at)
+            self._busy_at = now
         while half.queued and not half.lost:
             octets = self._next_size()
             if octets <= 0:
@@ -304,6 +321,7 @@ class Sender:
             if segment is half.sent[0] or not self.selective or segment.sent_at + self._rack.rtt + patience <= now:
                 half.mark_lost(segment)
         self._recover, self._fast, self._tail = half.next, False, None
+        self._prompt = True  # RFC 6298 section 5.4: the earliest goes out, whatever else may be on its way
         self._duplicates = self._inflation = 0
         self._arm(now)
 
@@ -329,13 +347,16 @@ class Sender:
         put(segment, True)
         self._arm(now)
 
-    def window_told(self) -> None:
-        """The program's kernel told a window: a probe of a shut one is answered."""
+    def window_told(self, *, opened: bool, now: float) -> None:
+        """The program's kernel told a window: a probe of a shut one is answered. `opened`: it was shut."""
         if self.timer is _WINDOW:
             self.retries = 0
             if self.half.window:
                 self.rtt.backoff = 0
                 self.stop()
+        elif opened and self.half.sent and self.rtt.backoff:
+            self.rtt.backoff = 0  # what was beyond the shut window was dropped, not lost on the way
+            self._arm(now)
         elif not self.half.window:
             self.retries = 0  # shrunk to nothing under what is in flight, but alive (RFC 9293 section 3.8.6.1)
 
@@ -368,6 +389,7 @@ class Sender:
                 self.rtt.measured(max(0.001, now - echoed))
             self.congestion.window = self._mss  # RFC 5681 section 3.1: a SYN was lost, begin with one segment
         self.half.unacknowledged = 1
+        self._busy_at = now
         self.retries = self.rtt.backoff = 0
         self.stop()
 

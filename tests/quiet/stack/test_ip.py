@@ -338,3 +338,62 @@ def test_statistics_of_datagram_flows() -> None:
         (flow.protocol, flow.source, flow.destination, flow.octets_up) for flow in machine.stack.flow_stats(now=1.0)
     ]
     assert found == [("udp", "10.0.0.2:4000", "10.96.0.10:53", 8), ("icmp", "fd00::2", "fd00::10", 4)]
+
+
+def test_v6_fragments_with_extension_headers_behind_the_fragment_header() -> None:
+    """RFC 8200 section 4.5: what follows the fragment header is a part of the whole, and one key has no protocol in it."""
+    payload = bytes(range(200))
+    whole = bytes(
+        V6
+        / IPv6ExtHdrDestOpt(options=[HBHOptUnknown(otype=0x1E, optdata=b"abcd")])
+        / UDP(sport=5, dport=6)
+        / Raw(payload)
+    )
+    inner = whole[40:]
+    machine = Machine()
+    events = []
+    for offset in (0, 64, 128):
+        piece = inner[offset : offset + 64] if offset < 128 else inner[offset:]
+        events += machine.give(V6 / IPv6ExtHdrFragment(nh=60, id=7, m=offset < 128, offset=offset // 8) / Raw(piece))
+    (event,) = events
+    assert isinstance(event, DatagramReceived)
+    assert bytes(event.data) == payload
+
+
+def test_fragments_in_a_fragment() -> None:
+    machine = Machine()
+    inner = bytes((17, 0, 0, 1, 0, 0, 0, 9)) + bytes(56)
+    for offset, piece in ((0, inner[:32]), (32, inner[32:])):
+        machine.give(V6 / IPv6ExtHdrFragment(nh=44, id=7, m=not offset, offset=offset // 8) / Raw(piece))
+    assert machine.stack.stats(now=0.0).malformed == 1
+
+
+def test_a_problem_of_a_reassembled_packet_is_told() -> None:
+    machine = Machine()
+    inner = bytes((17, 0, 0xDE, 4)) + bytes(60)
+    for offset, piece in ((0, inner[:32]), (32, inner[32:])):
+        machine.give(V6 / IPv6ExtHdrFragment(nh=60, id=7, m=not offset, offset=offset // 8) / Raw(piece))
+    assert error(machine, v6=True)[ICMPv6ParamProblem].code == 2
+
+
+def test_later_fragments_cause_no_error() -> None:
+    """RFC 1122 section 3.2.2."""
+    machine = Machine()
+    machine.give(IP(src=PROGRAM4, dst=FAR4, ttl=1, frag=8, proto=17) / Raw(bytes(64)))
+    assert machine.out() == []
+
+
+@pytest.mark.parametrize("source", ["0.0.0.0", "127.0.0.1"])
+def test_sources_that_are_nobodys(source: str) -> None:
+    machine = Machine()
+    assert machine.give(IP(src=source, dst=FAR4, ttl=1) / DATA) == []
+    assert machine.out() == []
+
+
+def test_echo_replies_that_no_packet_carries() -> None:
+    machine = Machine()
+    (event,) = machine.give(V4 / ICMP(id=7, seq=3) / Raw(b"ping"))
+    assert isinstance(event, EchoRequested)
+    machine.stack.send_echo_reply(event.flow, 1, bytes(70_000), now=0.0)
+    assert machine.out() == []
+    assert machine.stack.stats(now=0.0).overflow == 1

@@ -6,6 +6,8 @@ import pytest
 
 from kt_net.errors import StreamClosed
 from kt_net.stack import DataAcknowledged, FlowReset, StackConfig
+from kt_net.stack.tcp import send
+from kt_net.stack.tcp.congestion import Cubic
 from kt_net.wire.tcp import ACK, FIN, PSH
 from tests.quiet.stack.script import KERNEL_SEQ, MSS, STACK_SEQ, Script
 
@@ -390,3 +392,85 @@ def test_payload_after_the_end_is_refused() -> None:
     script.stack.finish(script.flow, now=script.now)
     with pytest.raises(StreamClosed):
         script.stack.send(script.flow, b"more", now=script.now)
+
+
+# -- what an adversarial reading found
+
+
+def test_a_timeout_sends_the_first_whatever_else_is_on_its_way() -> None:
+    """RFC 6298 section 5.4: a trickle of small writes keeps putting the probe off, up to the timeout."""
+    script = sending(1)
+    script.send(ACK, seq=1, ack=place(1))
+    script.take()
+    sent: list[int] = []
+    for _ in range(50):
+        script.stack.send(script.flow, bytes(100), now=script.now)
+        sent += starts(script)
+        script.elapse(0.006)
+        sent += starts(script)
+    assert sent.count(sent[0]) == 2
+
+
+def test_what_was_told_of_before_is_no_news_when_it_is_acknowledged() -> None:
+    """RFC 8985 section 6.2: neither reordering, nor a round trip (RFC 6298 section 3), follows from it."""
+    script = sending(10)
+    for end in (2, 3, 4):
+        script.send(ACK, seq=1, ack=place(0), sacks=((place(1), place(end)),))
+    assert starts(script) == [place(0)]
+    script.elapse(3)
+    script.take()
+    script.send(ACK, seq=1, ack=place(10))
+    connection = next(iter(script.stack._connections.connections()))
+    assert not connection.sender._rack.reordering
+    assert connection.sender.rtt.rto < 1
+
+
+def test_a_probe_that_repaired_a_loss_slows_down_when_more_is_acknowledged() -> None:
+    """RFC 8985 section 7.4.2: the acknowledgement of just the probe may be that of either transmission."""
+    script = sending(3)
+    before = script.stack.flow_stats(now=script.now)[0].congestion_window
+    script.elapse(0.03)
+    assert starts(script) == [place(2)]
+    script.send(ACK, seq=1, ack=place(3))
+    assert script.stack.flow_stats(now=script.now)[0].congestion_window >= before
+    script.stack.send(script.flow, bytes(MSS), now=script.now)
+    script.take()
+    script.send(ACK, seq=1, ack=place(4))
+    assert script.stack.flow_stats(now=script.now)[0].congestion_window < before
+
+
+def test_the_congestion_window_counts_the_programs_segments() -> None:
+    """RFC 6928: ten of the size that was agreed on."""
+    script = Script()
+    script.established(mss=536)
+    script.stack.send(script.flow, bytes(60_000), now=script.now)
+    assert sum(len(segment.payload) for segment in script.take()) == 5360
+
+
+def test_idle_time_grows_no_window() -> None:
+    """RFC 9438 section 5.8."""
+
+    def grown(idle: float) -> int:
+        congestion = Cubic(MSS)
+        congestion.lost(10 * MSS, now=0.0)
+        now = 0.0
+        for turn in range(20):
+            if turn == 5:
+                congestion.idle(idle)
+                now += idle
+            now += 0.1
+            congestion.acknowledged(congestion.window, rtt=0.1, now=now)
+        return congestion.window
+
+    assert grown(600.0) == grown(0.0)
+
+
+def test_a_receiver_that_tells_of_every_octet_makes_no_pieces_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(send, "MOST_PIECES", 40)
+    script = sending(10)
+    for octet in range(1, 2000, 2):
+        script.send(ACK, seq=1, ack=place(0), sacks=((place(1) + octet, place(1) + octet + 1),))
+    connection = next(iter(script.stack._connections.connections()))
+    assert len(connection.sender.half.sent) < 60
+    script.send(ACK, seq=1, ack=place(10))
+    assert acknowledged(script) == 10 * MSS

@@ -81,7 +81,7 @@ def test_simultaneous_open() -> None:
     script.expect(SYN | ACK, seq=0, ack=1)
     script.send(SYN | ACK, seq=0, ack=1, mss=MSS, scale=7)
     script.send(ACK | PSH, seq=1, ack=1, data=b"x")
-    assert [type(event) for event in script.events()] == [DataReceived]
+    assert [type(event) for event in script.events()] == [FlowEstablished, DataReceived]
     script.expect(ACK, ack=2)
 
 

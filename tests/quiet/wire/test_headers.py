@@ -236,3 +236,14 @@ def test_tcp_header_lengths(octet: int) -> None:
     data[12] = octet
     with pytest.raises(MalformedPacket):
         parse_tcp(bytes(data))
+
+
+@pytest.mark.parametrize("count", [8, 9])
+def test_ipv6_extension_headers_up_to_eight(count: int) -> None:
+    chain = (bytes([60, 0]) + bytes(6)) * (count - 1) + bytes([17, 0]) + bytes(6)
+    packet = IPv6Header(b"\x01" * 16, b"\x02" * 16, 60, 40, 40 + len(chain)).emit() + chain
+    if count <= 8:
+        assert parse_ipv6(packet).protocol == 17
+    else:
+        with pytest.raises(MalformedPacket):
+            parse_ipv6(packet)
