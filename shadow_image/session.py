@@ -17,6 +17,7 @@ from kt_net.errors import KtError, StreamClosed, TunnelProtocolError
 from kt_net.tunnel.events import (
     Forgotten,
     GoneAway,
+    GoneOn,
     HelloReceived,
     PeerSilent,
     RoomGranted,
@@ -328,7 +329,7 @@ class Session(asyncio.Protocol):
                 logger.info("the client is silent: its carrier is closed")
                 if self._transport is not None:
                     self._transport.abort()
-            case Forgotten():
+            case Forgotten() | GoneOn():
                 pass  # said to clients only
             case GoneAway():
                 logger.info("session ended by the client")

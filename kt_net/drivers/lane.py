@@ -10,6 +10,7 @@ from collections.abc import Callable
 from kt_net.drivers.loop import READ, WRITE, Loop
 from kt_net.errors import TunnelLost
 from kt_net.kube.carrier import Carrier
+from kt_net.tunnel.hello import Hello
 from kt_net.tunnel.session import Tunnel
 
 #: Octets handed to the carrier that the kernel has not taken. More only adds delay: what waits in the tunnel is still scheduled fairly.
@@ -46,17 +47,27 @@ class LaneDriver:
         self._tunnel.go_on()
         self._watch(carrier)
 
+    def begin_anew(self, hello: Hello) -> None:
+        """The other end is gone for good: every stream ends now; the next carrier leads to another one."""
+        self._drop()
+        self._tunnel.begin_anew(hello)
+
     def _watch(self, carrier: Carrier) -> None:
         self._carrier = carrier
         self._loop.watch(carrier.fileno(), READ, self._on_ready)
 
     def _give_up(self, why: TunnelLost) -> None:
-        carrier, self._carrier = self._carrier, None
-        if carrier is not None:
-            self._loop.watch(carrier.fileno(), 0, self._on_ready)
-            carrier.close()
+        if self._drop():
             self._tunnel.carrier_lost()
             self._lost(why)
+
+    def _drop(self) -> bool:
+        carrier, self._carrier = self._carrier, None
+        if carrier is None:
+            return False
+        self._loop.watch(carrier.fileno(), 0, self._on_ready)
+        carrier.close()
+        return True
 
     def _ready(self, mask: int) -> None:
         if mask & READ:

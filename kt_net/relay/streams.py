@@ -17,6 +17,7 @@ from kt_net.errors import StreamClosed, TunnelProtocolError
 from kt_net.tunnel.events import (
     Forgotten,
     GoneAway,
+    GoneOn,
     HelloReceived,
     PeerSilent,
     RoomGranted,
@@ -32,7 +33,7 @@ from kt_net.tunnel.session import Tunnel
 MAX_REPLY_OCTETS = 262
 
 #: What the switchboard passes on to whoever drives it.
-SessionEvent = HelloReceived | GoneAway | PeerSilent | Forgotten
+SessionEvent = HelloReceived | GoneAway | PeerSilent | Forgotten | GoneOn
 
 
 class StreamOwner(Protocol):
@@ -181,7 +182,7 @@ class Switchboard:
                 case StreamOpened(number):
                     # Nothing is served on this machine yet: streams from the cluster are turned down, not left hanging.
                     self._tunnel.reset(number, now=now)
-                case HelloReceived() | GoneAway() | PeerSilent() | Forgotten():
+                case HelloReceived() | GoneAway() | PeerSilent() | Forgotten() | GoneOn():
                     self._events.append(event)
         return busy
 

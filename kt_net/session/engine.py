@@ -19,7 +19,15 @@ from kt_net.choreography.shadow import AGENT_PORT, DEFAULT_IMAGE, IDLE_EXIT, Sha
 from kt_net.drivers.clock import monotonic
 from kt_net.drivers.lane import LaneDriver
 from kt_net.drivers.loop import Loop
-from kt_net.errors import ApiUnreachable, KtError, ObjectMissing, ShadowFailed, TunnelLost
+from kt_net.errors import (
+    AdmissionRefused,
+    ApiUnreachable,
+    ImageUnavailable,
+    KtError,
+    ObjectMissing,
+    ShadowFailed,
+    TunnelLost,
+)
 from kt_net.kube.api import HttpKubeApi
 from kt_net.kube.carrier import PortForwardCarrier, open_carrier
 from kt_net.kube.config import Cluster
@@ -27,7 +35,7 @@ from kt_net.kube.run import undo_sequence
 from kt_net.kube.shadow import Shadow, start_shadow
 from kt_net.relay.streams import SessionEvent, Switchboard
 from kt_net.session.heartbeat import Heartbeat, micro_time
-from kt_net.tunnel.events import HelloReceived, PeerSilent
+from kt_net.tunnel.events import Forgotten, GoneOn, HelloReceived, PeerSilent
 from kt_net.tunnel.hello import SESSION_OCTETS, Hello
 from kt_net.tunnel.mux import Role
 from kt_net.tunnel.session import Tunnel
@@ -41,6 +49,8 @@ HELLO_SECONDS = 10.0
 FIRST_PAUSE, LONGEST_PAUSE, LATER_PAUSE = 0.1, 1.5, 15.0
 PATIENT_SECONDS = 120.0
 ATTEMPT_SECONDS = 2.0
+#: For a shadow pod that is being started when everything ends.
+CLOSE_SECONDS = 15.0
 
 logger = logging.getLogger(__name__)
 
@@ -80,22 +90,27 @@ class Engine:
         self.api = api
         self._options = options
         self.loop = Loop()
-        self.tunnel = Tunnel(
-            role=Role.CLIENT, hello=Hello(session=os.urandom(SESSION_OCTETS), report={"client": VERSION})
-        )
+        self.tunnel = Tunnel(role=Role.CLIENT, hello=self._hello())
         self.switchboard = Switchboard(self.tunnel)
         self.shadow: Shadow | None = None
         #: What the agent reported; set with `_greeted`.
         self.report: Mapping[str, Any] = {}
         self._greeted = threading.Event()
         self._closing = threading.Event()
+        self._dialling: threading.Thread | None = None
         self._attached_at = 0.0
+        self._attached = True  # the last carrier reached the agent
+        self._summary: Callable[[], Mapping[str, Any]] = dict
         #: Told what users should know while it runs, a line each.
         self.progress: Progress = lambda line: None
         self._lane: LaneDriver | None = None
         self._heartbeat: Heartbeat | None = None
         #: Moves what stands on the tunnel; a session with a stack puts its relay's here.
         self.pump: Callable[[float], None] = self._pump_switchboard
+
+    @staticmethod
+    def _hello() -> Hello:
+        return Hello(session=os.urandom(SESSION_OCTETS), report={"client": VERSION})
 
     # -- up
 
@@ -136,9 +151,16 @@ class Engine:
                 raise self.failure()
             if monotonic() > limit:
                 raise TunnelLost("the agent does not answer", why=f"no hello within {HELLO_SECONDS:g} s")
-        self._heartbeat = Heartbeat(self.api, self.cluster.namespace, shadow.options.name, summary)
-        self._heartbeat.start()
+        self._summary = summary
+        self._beat(shadow)
         return self.report
+
+    def _beat(self, shadow: Shadow) -> None:
+        """Renew the Lease of `shadow` from now on."""
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+        self._heartbeat = Heartbeat(self.api, self.cluster.namespace, shadow.options.name, self._summary)
+        self._heartbeat.start()
 
     def _dial(self, pod: str) -> PortForwardCarrier:
         """A port-forward to the agent's listener. The API server accepts one before anybody listens: try again until the agent does."""
@@ -157,22 +179,31 @@ class Engine:
             time.sleep(RETRY_SECONDS)
 
     def _carrier_lost(self, why: TunnelLost) -> None:
-        """Another carrier, by a thread of its own: dialling waits."""
+        """Another carrier, by a thread of its own: dialling waits. On the loop's thread."""
         if self._closing.is_set():
             return
-        self.progress(f"{why}; reconnecting")
-        threading.Thread(target=self._reconnect, name="ktctl-dial", daemon=True).start()
+        if self._attached:
+            self.progress(f"{why}; reconnecting")
+        self._attached = False
+        self._in_background(self._reconnect)
+
+    def _in_background(self, run: Callable[[], None]) -> None:
+        self._dialling = threading.Thread(target=run, name="ktctl-dial", daemon=True)
+        self._dialling.start()
 
     def _reconnect(self) -> None:
         started, pause = monotonic(), FIRST_PAUSE
-        if started - self._attached_at < LONGEST_PAUSE:
-            self._closing.wait(LONGEST_PAUSE)  # the last one did not live: no hurry
+        if started - self._attached_at < LISTEN_SECONDS:
+            self._closing.wait(2 * FIRST_PAUSE)  # the last one did not live long: perhaps nobody listens yet
         while not self._closing.is_set():
             try:
-                pod = self._living_pod()
+                gone = self._gone()
+                if gone:
+                    self._replace_shadow(gone)
+                pod = self._up().pod
                 carrier = open_carrier(self.cluster, self.cluster.namespace, pod, AGENT_PORT, seconds=ATTEMPT_SECONDS)
-            except TunnelLost as gone:
-                self._fail(gone)
+            except (ShadowFailed, ImageUnavailable, AdmissionRefused) as error:
+                self._fail(error)
                 return
             except KtError as error:
                 # An API server that has just started refuses what it will allow in a moment.
@@ -181,34 +212,47 @@ class Engine:
                     return
                 logger.debug("reconnecting: %s", error)
             else:
-                self.loop.call_soon(partial(self._attach, carrier, started))
+                self.loop.call_soon(partial(self._attach, carrier))
                 return
             longest = LONGEST_PAUSE if monotonic() - started < PATIENT_SECONDS else LATER_PAUSE
             self._closing.wait(pause * (0.5 + int.from_bytes(os.urandom(1), "big") / 255))
             pause = min(2 * pause, longest)
 
-    def _living_pod(self) -> str:
-        """The shadow pod's name.
+    def _gone(self) -> str:
+        """Why the shadow pod leads nowhere any more; nothing when it may.
 
         Raises:
-            TunnelLost: it is gone, or about to go.
             ApiUnreachable: nobody knows.
         """
         pod = self._up().pod
         try:
             found = self.api.get("Pod", self.cluster.namespace, pod)
-        except ObjectMissing as missing:
-            raise TunnelLost("the agent in the shadow pod is gone", why=f"there is no pod {pod}") from missing
+        except ObjectMissing:
+            return f"the shadow pod {pod} is gone"
         phase = found.get("status", {}).get("phase")
-        if found.get("metadata", {}).get("deletionTimestamp") or phase not in ("Running", "Pending"):
-            raise TunnelLost("the agent in the shadow pod is gone", why=f"pod {pod} is {phase}, being deleted or done")
-        return pod
+        if found.get("metadata", {}).get("deletionTimestamp"):
+            return f"the shadow pod {pod} is being deleted"
+        return "" if phase in ("Running", "Pending") else f"the shadow pod {pod} has ended ({phase})"
 
-    def _attach(self, carrier: PortForwardCarrier, started: float) -> None:
+    def _replace_shadow(self, why: str) -> None:
+        """Another shadow pod, with objects of its own; the old one's go. Programs' flows through the old one end at once."""
+        self.progress(f"{why}; starting another one")
+        self.loop.call_soon(self._begin_anew)
+        old = self._up()
+        shadow = self.start_shadow()
+        for failed in undo_sequence(self.api, old.sequence):
+            logger.warning("of the old shadow pod: %s", failed)
+        self.progress(f"shadow pod {shadow.pod}")
+        self._beat(shadow)
+
+    def _begin_anew(self) -> None:
+        if self._lane is not None:
+            self._lane.begin_anew(self._hello())
+
+    def _attach(self, carrier: PortForwardCarrier) -> None:
         if self._lane is not None:
             self._attached_at = monotonic()
             self._lane.attach(carrier)
-            self.progress(f"connected again after {monotonic() - started:.1f} s")
 
     def _fail(self, error: KtError) -> None:
         """End the loop with `error`."""
@@ -237,6 +281,14 @@ class Engine:
         if isinstance(event, HelloReceived):
             self.report = event.hello.report
             self._greeted.set()
+        elif isinstance(event, GoneOn):
+            if not self._attached:
+                self._attached = True
+                self.progress("connected again")
+        elif isinstance(event, Forgotten):
+            self.progress("the agent has begun anew; reconnecting")
+            self._begin_anew()
+            self._in_background(self._reconnect)
         elif not isinstance(event, PeerSilent):  # the lane's driver knows, and has another carrier dialled
             raise TunnelLost("the agent in the shadow pod is gone", why=type(event).__name__)
 
@@ -265,6 +317,9 @@ class Engine:
         if self._heartbeat is not None:
             self._heartbeat.stop()
         self._closing.set()
+        dialling = self._dialling
+        if dialling is not None and dialling is not threading.current_thread():
+            dialling.join(CLOSE_SECONDS)  # what it is creating is to be removed, too
         if self.loop.running:
             self.loop.call_soon(lambda: self.tunnel.go_away(now=self.loop.now()))
             time.sleep(0.02)

@@ -68,12 +68,18 @@ class PeerSilent:
 
 
 @dataclass(slots=True)
+class GoneOn:
+    """The lane works, over another carrier than before."""
+
+
+@dataclass(slots=True)
 class Forgotten:
     """The agent knows nothing of this session any more: its streams are over."""
 
 
 TunnelEvent: TypeAlias = (
     Forgotten
+    | GoneOn
     | HelloReceived
     | StreamOpened
     | StreamData

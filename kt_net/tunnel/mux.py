@@ -63,11 +63,15 @@ class _Stream(StateHolder):
 
 
 class Mux:
-    """All streams of one lane. Frames are exchanged by `receive_data` and `frames_to_send`."""
+    """All streams of one lane. Frames are exchanged by `receive_data` and `frames_to_send`.
 
-    def __init__(self, *, role: Role, limits: Limits) -> None:
+    Args:
+        after: the mux in whose place this one comes: its numbers are not used again.
+    """
+
+    def __init__(self, *, role: Role, limits: Limits, after: Mux | None = None) -> None:
         self._limits = limits
-        self._next_number = role.value
+        self._next_number: int = role.value if after is None else after._next_number
         self._our_parity = role.value & 1
         self._last_peer_number = 0
         self._streams: dict[int, _Stream] = {}
@@ -90,6 +94,10 @@ class Mux:
     def streams(self) -> int:
         """How many streams are open."""
         return len(self._streams)
+
+    def numbers(self) -> list[int]:
+        """Of the streams that are open."""
+        return list(self._streams)
 
     @property
     def busy(self) -> bool:

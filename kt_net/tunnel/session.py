@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from kt_net.tunnel.events import Forgotten, HelloReceived, PeerSilent, TunnelEvent
+from kt_net.tunnel.events import Forgotten, GoneOn, HelloReceived, PeerSilent, StreamReset, TunnelEvent
 from kt_net.tunnel.frames import GoAwayCode
 from kt_net.tunnel.hello import Hello
 from kt_net.tunnel.lane import MAX_RECORD_DATA, Lane
@@ -35,10 +35,13 @@ class Tunnel:
     """
 
     def __init__(self, *, role: Role, hello: Hello, limits: Limits = Limits()) -> None:  # noqa: B008 - frozen
+        self._role = role
+        self._limits = limits
         self._lane = Lane(hello=hello, limits=limits)
         self._mux = Mux(role=role, limits=limits)
         self._events: deque[TunnelEvent] = deque()
         self._greeted = False
+        self._going_on = False
         self._said_silent = False
 
     # -- the carrier
@@ -53,6 +56,9 @@ class Tunnel:
         if not self._greeted and self._lane.peer is not None:
             self._greeted = True
             self._events.append(HelloReceived(self._lane.peer))
+        if self._going_on and self._lane.ready:
+            self._going_on = False
+            self._events.append(GoneOn())
         while self._lane.received:
             self._mux.receive_data(self._lane.received.popleft())
         if self._lane.forgotten:
@@ -66,6 +72,7 @@ class Tunnel:
 
     def go_on(self) -> None:
         """The client's side, with a new carrier: the next octets are hellos, then what the other end has not received."""
+        self._going_on = True
         self._lane.go_on()
 
     def going_on(self, peer: Hello, *, now: float) -> None:
@@ -75,6 +82,15 @@ class Tunnel:
             TunnelProtocolError: this lane never was where `peer` says that it was.
         """
         self._lane.going_on(peer, now=now)
+
+    def begin_anew(self, hello: Hello) -> None:
+        """The other end is gone for good, and with it every stream (each is told of as reset); `go_on` begins with another one."""
+        gone = self._mux.numbers()
+        self._mux = Mux(role=self._role, limits=self._limits, after=self._mux)
+        self._lane = Lane(hello=hello, limits=self._limits)
+        self._lane.carrier_lost()
+        self._greeted = self._said_silent = False
+        self._events.extend(StreamReset(stream) for stream in gone)
 
     @property
     def silent(self) -> bool:

@@ -136,12 +136,3 @@ def test_interrupted_while_connecting(lab: LabBackend, look: Callable[[], list[s
         running.wait_ended()
     wait_same(before, look, LAPTOP_SECONDS)
     wait_cluster_empty(lab)
-
-
-def test_shadow_pod_deleted_ends_the_connection(lab: LabBackend, look: Callable[[], list[str]]) -> None:
-    before = look()
-    with connected(lab) as running:
-        lab.kubectl("delete", "pod", running.ready["pod"], "--wait=false")
-        assert running.wait_ended(30) == 40
-    wait_same(before, look, LAPTOP_SECONDS)
-    wait_cluster_empty(lab)

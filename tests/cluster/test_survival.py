@@ -113,3 +113,57 @@ def test_client_stopped_and_continued(lab: LabBackend, running: Ktctl, long: boo
 
     transfer_across(lab, direction, size(long), cut)
     assert running.process.poll() is None
+
+
+def held_flow(lab: LabBackend) -> subprocess.Popen[str]:
+    """A program with an open connection; ends with what became of it."""
+    code = (
+        "import socket; s = socket.create_connection(('echo', 7), timeout=60); s.sendall(b'x'); s.recv(1); print('open', flush=True)\n"
+        "try: print('got', s.recv(1))\n"
+        "except ConnectionResetError: print('reset')"
+    )
+    held = subprocess.Popen(
+        lab.laptop_argv([sys.executable, "-c", code]), stdout=subprocess.PIPE, text=True, cwd="/", env=os.environ
+    )
+    assert held.stdout is not None
+    assert held.stdout.readline() == "open\n"
+    return held
+
+
+@pytest.mark.parametrize("how", ["pod deleted", "process killed"])
+def test_agent_gone(lab: LabBackend, running: Ktctl, how: str) -> None:
+    """Old connections are reset, new ones work within ten seconds, and nothing of the old shadow stays."""
+    pod = running.ready["pod"]
+    with held_flow(lab) as held:
+        if how == "pod deleted":
+            lab.kubectl("delete", "pod", pod, "--wait=false")
+        else:
+            found = [
+                entry.name
+                for entry in Path("/proc").iterdir()
+                if entry.name.isdigit() and b"agent.pyz" in (entry / "cmdline").read_bytes()
+            ]
+            assert found
+            for pid in found:
+                os.kill(int(pid), signal.SIGKILL)
+        gone = time.monotonic()
+        try:
+            out, _ = held.communicate(timeout=30)
+        finally:
+            held.kill()
+        assert out == "reset\n"
+    code = "import socket; s = socket.create_connection(('web', 80), timeout=30); print('connected')"
+    again = subprocess.run(
+        lab.laptop_argv([sys.executable, "-c", code]),
+        capture_output=True,
+        text=True,
+        cwd="/",
+        env=os.environ,
+        check=False,
+    )
+    assert again.stdout == "connected\n", again.stderr
+    print(f"{how}: connected again {time.monotonic() - gone:.1f} s after")
+    assert time.monotonic() - gone < 10
+    assert running.process.poll() is None
+    jobs = lab.kubectl("get", "jobs", "-l", "control-by=kt", "-o", "name").split()
+    assert len(jobs) == 1

@@ -7,10 +7,11 @@ import random
 import pytest
 
 from kt_net.errors import TunnelProtocolError
-from kt_net.tunnel.events import Forgotten, HelloReceived, StreamData, StreamFinished
+from kt_net.tunnel.events import Forgotten, GoneOn, HelloReceived, StreamData, StreamFinished, StreamReset
 from kt_net.tunnel.hello import Hello, parse_hello
 from kt_net.tunnel.lane import RESUME, forgotten
 from kt_net.tunnel.limits import Limits
+from kt_net.tunnel.mux import Role
 from kt_net.tunnel.session import Tunnel
 from tests.quiet.tunnel.pair import Pair
 
@@ -149,3 +150,22 @@ def test_data_before_the_answer_is_refused() -> None:
     pair.client.go_on()
     with pytest.raises(TunnelProtocolError):
         pair.client.receive_data(AGENT.emit() + b"\x01\0\0\0\0\0\0\x08" + bytes(8), now=pair.now)
+
+
+def test_beginning_anew_ends_every_stream_and_uses_no_number_again() -> None:
+    pair = Pair()
+    old = [pair.client.open_stream(now=pair.now) for _ in range(3)]
+    for stream in old:
+        pair.client.send(stream, b"request", now=pair.now)
+    pair.carry()
+    pair.client.carrier_lost()
+    pair.client.begin_anew(Hello(session=b"t" * 16))
+    early = pair.client.open_stream(now=pair.now)  # before anybody has heard of the resets
+    pair.client.send(early, b"early", now=pair.now)
+    assert early not in old
+    assert pair.events(pair.client) == [StreamReset(stream) for stream in old]
+    pair.client.go_on()
+    pair.agent = Tunnel(role=Role.AGENT, hello=AGENT)
+    pair.carry()
+    assert [type(event) for event in pair.events(pair.client)] == [HelloReceived, GoneOn]
+    assert taken(pair.agent, pair.now) == {early: b"early"}
