@@ -192,7 +192,11 @@ class Session(asyncio.Protocol):
             self._linger.cancel()
             self._linger = None
         logger.info("session %s goes on", hello.session.hex()[:8])
-        self._tunnel.going_on(hello, now=self._loop.time())
+        try:
+            self._tunnel.going_on(hello, now=self._loop.time())
+        except TunnelProtocolError:
+            self.close()  # whoever it was knew the session's number and not where it is: it cannot be mended
+            raise
         if rest:
             self.data_received(rest)
         self._flush()

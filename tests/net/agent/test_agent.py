@@ -361,3 +361,21 @@ def forgets(folder: str) -> dict[str, Any]:
 
 def test_an_agent_that_began_anew_says_so(tmp_path: Path) -> None:
     assert run_inside(forgets, tmp_path, str(tmp_path)) == {"code": 0}
+
+
+def lies(folder: str) -> dict[str, Any]:
+    client = Client(Path(folder))
+    listener(echo)
+    client.reply(client.open(Request(Network.TCP, ADDRESS, 8000)))
+    client.tunnel._lane.octets_received += 1_000_000
+    client.cut()
+    said = ""
+    try:
+        client.wait(lambda: False, 10)
+    except (AssertionError, ConnectionResetError) as error:
+        said = "hung up" if "hung up" in str(error) or isinstance(error, ConnectionResetError) else str(error)
+    return {"said": said, "alive": client.process.poll() is None, "code": client.end()}
+
+
+def test_an_offset_that_cannot_be_ends_the_session_and_not_the_agent(tmp_path: Path) -> None:
+    assert run_inside(lies, tmp_path, str(tmp_path)) == {"said": "hung up", "alive": True, "code": 0}
