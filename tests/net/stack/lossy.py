@@ -12,14 +12,17 @@ Not here: what is measured or asserted.
 from __future__ import annotations
 
 import contextlib
+import cProfile
 import hashlib
 import json
 import os
+import pstats
 import random
 import select
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -143,7 +146,7 @@ def path(end: str, percent: float, delay: float, seed: int = 1) -> Iterator[None
     """From this namespace to `FAR` in another one, through the forwarder.
 
     Args:
-        end: "kernel" or "ours", whose TCP is there.
+        end: "kernel" or "ours", whose TCP is there; "profiled": ours, and where its time went.
         percent: of packets that are lost, and as many that are late.
         delay: one way, seconds.
     """
@@ -216,7 +219,9 @@ def _far_end(end: str, descriptor: int) -> None:
             _ip(f"addr add {FAR}/32 dev kt7", "route add default dev kt7")
         else:
             Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
-            until.enter_context(Running(offload=False, mtu=MTU, address="10.199.9.1"))
+            running = until.enter_context(Running(offload=False, mtu=MTU, address="10.199.9.1"))
+            if end == "profiled":
+                until.enter_context(_profiled(running))
             _ip(f"route add {NEAR} dev kt7")
         server = subprocess.Popen(
             [sys.executable, "-m", "tests.net.stack.lossy", "server", FAR if end == "kernel" else "127.0.0.1"]
@@ -227,6 +232,18 @@ def _far_end(end: str, descriptor: int) -> None:
         with socket.socket(fileno=descriptor) as forwarder:
             socket.send_fds(forwarder, [b"device"], [device.fileno()])
         os.read(0, 1)
+
+
+@contextlib.contextmanager
+def _profiled(running: Running) -> Iterator[None]:
+    """Says on standard error where the time of the stack's thread went."""
+    profile, done = cProfile.Profile(), threading.Event()
+    running.loop.call_soon(profile.enable)  # a profiler watches the thread that enabled it
+    yield
+    running.loop.call_soon(profile.disable)
+    running.loop.call_soon(done.set)
+    done.wait(5)
+    pstats.Stats(profile, stream=sys.stderr).sort_stats("tottime").print_stats(25)
 
 
 def _ip(*commands: str) -> None:
