@@ -13,7 +13,7 @@ from kt_net.stack.egress import Egress
 from kt_net.stack.reassembly import Reassembly
 from kt_net.stack.tcp.table import Connections
 from kt_net.wire import icmp, ipv4, ipv6, vnet
-from kt_net.wire.checksum import ones_complement_sum, pseudo_header_sum
+from kt_net.wire.checksum import internet_checksum, pseudo_header_sum
 from kt_net.wire.ipv4 import parse_ipv4
 from kt_net.wire.ipv6 import parse_ipv6
 
@@ -62,9 +62,6 @@ class Ingress:
                 self._receive_v4(view, partial, now=now)
             else:
                 self._receive_v6(view, partial, now=now)
-        except ParameterProblem as problem:
-            self._counters.malformed += 1
-            self._problem(view, problem, now=now)
         except MalformedPacket:
             self._counters.malformed += 1
 
@@ -108,7 +105,15 @@ class Ingress:
         if not self._upper(header.protocol, source, destination, data, cause, partial, now=now) and self._may_err(now):
             self._egress.error(destination, source, icmp.UNREACHABLE, icmp.PROTOCOL_UNREACHABLE, 0, bytes(cause))
 
-    def _receive_v6(self, view: memoryview, partial: bool, *, now: float) -> None:
+    def _receive_v6(self, view: memoryview, partial: bool, *, whole: bool = False, now: float) -> None:
+        """`whole`: it was put together here."""
+        try:
+            self._packet_v6(view, partial, whole, now=now)
+        except ParameterProblem as problem:
+            self._counters.malformed += 1
+            self._problem(view, problem, now=now)
+
+    def _packet_v6(self, view: memoryview, partial: bool, whole: bool, *, now: float) -> None:
         header = parse_ipv6(view)
         source, destination = header.source, header.destination
         # Multicast (router solicitations and the like) and link-local: this link has no neighbours.
@@ -122,25 +127,19 @@ class Ingress:
         data = view[header.header_octets : header.total_octets]
         if header.fragmented and (header.more_fragments or header.fragment_offset):
             # An atomic fragment (RFC 6946) is not even looked up.
+            if whole:
+                raise MalformedPacket("a fragment in fragments")
             key = (source + destination, 0, header.identification)
             found = self._reassembly.receive(
                 key, header.protocol, header.fragment_offset, data, header.more_fragments, cause=cause, now=now
             )
-            if found is None:
-                return
-            protocol, whole = found
-            fixed = ipv6.IPv6Header(source, destination, protocol, ipv6.HEADER_OCTETS, ipv6.HEADER_OCTETS + len(whole))
-            # It may go on with extension headers, and be refused for one: as a packet of its own.
-            view, partial = memoryview(fixed.emit() + whole), False
-            try:
-                header = parse_ipv6(view)
-            except ParameterProblem as problem:
-                self._counters.malformed += 1
-                self._problem(view, problem, now=now)
-                return
-            if header.more_fragments or header.fragment_offset:
-                raise MalformedPacket("a fragment in fragments")
-            data, cause = view[header.header_octets :], view[:QUOTED_OCTETS]
+            if found is not None:
+                # It may go on with extension headers, and be refused for one: it is a packet like any other.
+                following, payload = found
+                total = ipv6.HEADER_OCTETS + len(payload)
+                fixed = ipv6.IPv6Header(source, destination, following, ipv6.HEADER_OCTETS, total)
+                self._receive_v6(memoryview(fixed.emit() + payload), False, whole=True, now=now)
+            return
         if not self._upper(header.protocol, source, destination, data, cause, partial, now=now):
             raise ParameterProblem(
                 "a next header that nobody knows", code=ipv6.UNKNOWN_NEXT_HEADER, pointer=header.protocol_at
@@ -159,10 +158,8 @@ class Ingress:
     ) -> bool:
         """Give the payload to whom it belongs; False when there is nobody."""
         if protocol == TCP:
-            if not partial:
-                pseudo = pseudo_header_sum(source, destination, TCP, len(data))
-                if ones_complement_sum(data, pseudo) != 0xFFFF:
-                    raise MalformedPacket("a TCP segment with a wrong checksum")
+            if not partial and internet_checksum(data, pseudo_header_sum(source, destination, TCP, len(data))):
+                raise MalformedPacket("a TCP segment with a wrong checksum")
             self._connections.receive(source, destination, data, cause, now=now)
         elif protocol == UDP:
             self._datagrams.receive_udp(source, destination, data, cause, partial, now=now)

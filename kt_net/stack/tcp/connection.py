@@ -358,9 +358,8 @@ class Connection(StateHolder):
             if not self._acknowledged(header, start, octets, sink, now=now):
                 return
         if header.flags & FIN and self.state is State.TIME_WAIT:
-            self.sender.linger(
-                now + self._config.time_wait
-            )  # RFC 9293 section 3.10.7.4: it has not seen our acknowledgement
+            # RFC 9293 section 3.10.7.4: it has not seen our acknowledgement.
+            self.sender.linger(now + self._config.time_wait)
         if octets and not header.flags & SYN:
             self.receiving.repeated(start, octets)
             self.ack_wanted = True
@@ -465,9 +464,9 @@ class Connection(StateHolder):
         of order or fills a gap is told of one by one, everything else after two segments. One acknowledgement for a whole flight would
         be a flight's worth of waiting when it is lost. Super-packets have a flight in them and are told of once a turn."""
         receiving = self.receiving
-        if receiving.gap or end != receiving.next:
+        if not self.ack_wanted or receiving.gap or end != receiving.next:
             return self.ack_wanted
-        return self.ack_wanted and octets <= self.mss and receiving.next - self._last_ack >= 2 * self.mss
+        return octets <= self.mss and receiving.next - self._last_ack >= 2 * self.mss
 
     def _fin_received(self, *, now: float) -> None:
         self.move(Input.FIN_RECEIVED)

@@ -68,14 +68,17 @@ class ReceiveHalf:
 
     def tellable(self) -> int:
         """How far to the right the header can say that the window goes: its field has 16 bits and a scale."""
-        return self.next + (min(self.window() >> self.scale, 0xFFFF) << self.scale)
+        return self.next + (self._field() << self.scale)
 
     def field(self) -> int:
         """The window as the header carries it; remembers what was told."""
-        field = min(self.window() >> self.scale, 0xFFFF)
+        field = self._field()
         # Rounded down by the scale it may say less than before: what was told stays told.
         self.advertised = max(self.advertised, self.next + (field << self.scale))
         return field
+
+    def _field(self) -> int:
+        return min(self.window() >> self.scale, 0xFFFF)
 
     def acceptable(self, start: int, octets: int) -> bool:
         """RFC 9293 section 3.10.7.4, the four cases; `octets` counts SYN and FIN."""

@@ -327,24 +327,20 @@ class Sender:
 
     def _probe_tail(self, put: Put, now: float) -> None:
         half = self.half
+        room = half.unacknowledged + half.window - half.next
+        self._tail_again = False
         if half.lost:
             self._prompt = True  # the probe is what is known to be missing; `transmit` sends it
-            self._tail = half.next
-            self._tail_again = False
-            self._arm(now)
-            return
-        room = half.unacknowledged + half.window - half.next
-        if half.queued and room >= min(self._mss, half.queued):
+        elif half.queued and room >= min(self._mss, half.queued):
             octets = min(self._mss, half.queued)
-            segment = half.take(octets, fin=octets == half.queued and half.fin_queued, now=now)
-            self._tail_again = False
+            put(half.take(octets, fin=octets == half.queued and half.fin_queued, now=now), True)
         else:
             segment = half.tail(self._mss)
             half.sent_again(segment, now)
             self.retransmits += 1
             self._tail_again = True
+            put(segment, True)
         self._tail = half.next
-        put(segment, True)
         self._arm(now)
 
     def window_told(self, *, opened: bool, now: float) -> None:

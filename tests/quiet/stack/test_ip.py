@@ -397,3 +397,13 @@ def test_echo_replies_that_no_packet_carries() -> None:
     machine.stack.send_echo_reply(event.flow, 1, bytes(70_000), now=0.0)
     assert machine.out() == []
     assert machine.stack.stats(now=0.0).overflow == 1
+
+
+def test_an_unknown_next_header_of_a_reassembled_packet() -> None:
+    """The pointer is into what is quoted: the packet as it was put together, not its last fragment."""
+    machine = Machine()
+    for offset, piece in ((0, bytes((201, 0, 1, 4)) + bytes(28)), (32, bytes(32))):
+        machine.give(V6 / IPv6ExtHdrFragment(nh=60, id=7, m=not offset, offset=offset // 8) / Raw(piece))
+    problem = error(machine, v6=True)[ICMPv6ParamProblem]
+    assert (problem.code, problem.ptr) == (1, 40)
+    assert bytes(problem.payload)[40] == 201
