@@ -100,9 +100,9 @@ class Agent:
         return self._by_identity.get(identity)
 
     def carrier_lost(self, session: Session) -> None:
-        """See `Home`. Whoever does not come again does not keep the agent alive."""
-        if not any(other.present for other in self._sessions):
-            self._arm()
+        """See `Home`. The clock starts again: whoever does not come again does not keep the agent alive, and when the time is over others
+        may be there."""
+        self._arm()
 
     def ended(self, session: Session) -> None:
         """See `Home`."""
@@ -110,9 +110,6 @@ class Agent:
         for identity, known in list(self._by_identity.items()):
             if known is session:
                 del self._by_identity[identity]
-        # Whoever only knocks does not keep the agent alive: the clock starts again after real clients only.
-        if session.greeted and not any(other.present for other in self._sessions):
-            self._arm()
 
     def _arm(self) -> None:
         if self._idle is not None:

@@ -81,7 +81,7 @@ class Home(Protocol):
         ...
 
     def carrier_lost(self, session: Session) -> None:
-        """The session is without a carrier."""
+        """The session of a client (not of somebody who only knocked) is without a carrier."""
         ...
 
     def ended(self, session: Session) -> None:
@@ -124,19 +124,18 @@ class Session(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A port-forward has reached us."""
-        self._transport = cast(asyncio.Transport, transport)
+        carrier = cast(asyncio.Transport, transport)
+        self._use(carrier)
         if not self._home.started(self):
-            self._transport.abort()
+            carrier.abort()
             return
-        self._settle_in()
         self._loop.call_later(self._caps.hello_seconds, self._check_greeted)
         self._flush()
 
-    def _settle_in(self) -> None:
-        if self._transport is None:
-            return
+    def _use(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
         # Small: what waits in the transport is no longer scheduled fairly.
-        self._transport.set_write_buffer_limits(high=256 * 1024)
+        transport.set_write_buffer_limits(high=256 * 1024)
         self._paused = False
 
     def data_received(self, data: bytes) -> None:
@@ -185,9 +184,8 @@ class Session(asyncio.Protocol):
             self._transport.set_protocol(asyncio.Protocol())
             self._transport.abort()
         self._tunnel.carrier_lost()
-        self._transport = transport
         transport.set_protocol(self)
-        self._settle_in()
+        self._use(transport)
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None
@@ -218,11 +216,12 @@ class Session(asyncio.Protocol):
         """The carrier is gone; the client may come again on another one, if it ever was there."""
         self._transport = None
         self._tunnel.carrier_lost()
+        if self._greeted:
+            self._home.carrier_lost(self)
         if not self._greeted or self._over:
             self._end()
-            return
-        self._linger = self._loop.call_later(self._caps.keep_seconds, self._end)
-        self._home.carrier_lost(self)
+        else:
+            self._linger = self._loop.call_later(self._caps.keep_seconds, self._end)
 
     def close(self) -> None:
         """End the session."""
@@ -250,11 +249,6 @@ class Session(asyncio.Protocol):
     def present(self) -> bool:
         """Whether a client has introduced itself and has a carrier."""
         return self._greeted and self._transport is not None
-
-    @property
-    def greeted(self) -> bool:
-        """Whether a client has introduced itself (a mere connect is none)."""
-        return self._greeted
 
     # -- for connections
 

@@ -56,7 +56,8 @@ class LaneDriver:
         self._carrier = carrier
         self._loop.watch(carrier.fileno(), READ, self._on_ready)
 
-    def _give_up(self, why: TunnelLost) -> None:
+    def give_up(self, why: TunnelLost) -> None:
+        """The carrier is of no use any more; without one this does nothing."""
         if self._drop():
             self._tunnel.carrier_lost()
             self._lost(why)
@@ -81,7 +82,7 @@ class LaneDriver:
             for piece in self._carrier.receive():
                 self._tunnel.receive_data(piece, now=now)
         except TunnelLost as why:
-            self._give_up(why)
+            self.give_up(why)
 
     def pump(self, *, now: float) -> None:
         """See `Part`."""
@@ -98,7 +99,7 @@ class LaneDriver:
                 carrier.flush()
             interest = READ | WRITE if carrier.wants_write and not carrier.flush() else READ
         except TunnelLost as why:
-            self._give_up(why)
+            self.give_up(why)
             return
         self._loop.watch(carrier.fileno(), interest, self._on_ready)
 
@@ -115,8 +116,6 @@ class LaneDriver:
         timer = self._tunnel.next_timer()
         if timer is not None and timer <= now:
             self._tunnel.handle_timer(now=now)
-            if self._tunnel.silent:
-                self._give_up(TunnelLost("nothing comes through the tunnel any more"))
 
     def close_carrier(self) -> None:
         """Close the carrier, once the loop has ended."""

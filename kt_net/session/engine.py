@@ -282,14 +282,16 @@ class Engine:
             self.report = event.hello.report
             self._greeted.set()
         elif isinstance(event, GoneOn):
-            if not self._attached:
-                self._attached = True
-                self.progress("connected again")
+            self._attached = True
+            self.progress("connected again")
+        elif isinstance(event, PeerSilent):
+            if self._lane is not None:
+                self._lane.give_up(TunnelLost("nothing comes through the tunnel any more"))
         elif isinstance(event, Forgotten):
             self.progress("the agent has begun anew; reconnecting")
             self._begin_anew()
             self._in_background(self._reconnect)
-        elif not isinstance(event, PeerSilent):  # the lane's driver knows, and has another carrier dialled
+        else:
             raise TunnelLost("the agent in the shadow pod is gone", why=type(event).__name__)
 
     def wait(self, stop: threading.Event, check: Callable[[], None] = lambda: None) -> None:
@@ -317,9 +319,8 @@ class Engine:
         if self._heartbeat is not None:
             self._heartbeat.stop()
         self._closing.set()
-        dialling = self._dialling
-        if dialling is not None and dialling is not threading.current_thread():
-            dialling.join(CLOSE_SECONDS)  # what it is creating is to be removed, too
+        if self._dialling is not None:
+            self._dialling.join(CLOSE_SECONDS)  # what it is creating is to be removed, too
         if self.loop.running:
             self.loop.call_soon(lambda: self.tunnel.go_away(now=self.loop.now()))
             time.sleep(0.02)

@@ -31,8 +31,6 @@ FORGOTTEN: Final = 5
 _RECORD = struct.Struct("!B3xI")
 _OFFSET = struct.Struct("!Q")
 
-#: Octets of the body of each kind but data.
-_BODIES: Final = {ACK: 8, PING: 8, PONG: 8, RESUMED: 8, FORGOTTEN: 0}
 #: In the report of a hello: the lane goes on.
 RESUME: Final = "resume"
 
@@ -42,6 +40,8 @@ MAX_RECORD_DATA: Final = 1 << 20
 ACK_EVERY: Final = 256 * 1024
 #: A ping's body, echoed by the pong.
 PING_OCTETS: Final = 8
+#: Octets of the body of each kind but data.
+_BODIES: Final = {ACK: _OFFSET.size, PING: PING_OCTETS, PONG: PING_OCTETS, RESUMED: _OFFSET.size, FORGOTTEN: 0}
 
 
 class Lane:
@@ -50,12 +50,10 @@ class Lane:
     def __init__(self, *, hello: Hello, limits: Limits) -> None:
         self._limits = limits
         self._hello = hello
-        #: Data may go out: not before the peer's hello, nor while it is unknown where the lane goes on.
-        self.ready = False
         #: The agent knows nothing of this lane any more.
         self.forgotten = False
-        self._resuming = False
-        self._greeting = True  # the next octets of the carrier are a hello
+        self._resuming = False  # it is unknown where the lane goes on
+        self._greeting = True  # the next octets of a carrier are a hello
         self._out: deque[bytes | memoryview] = deque([hello.emit()])
         self._in = bytearray()  # start of a hello or of a record that is not whole
         self._left = 0  # octets of the current data record still to come
@@ -83,6 +81,11 @@ class Lane:
     def room(self) -> int:
         """Octets that may be given to `send` before the replay buffer is full."""
         return max(0, self._limits.replay - (self.octets_sent - self._acknowledged_by_peer))
+
+    @property
+    def ready(self) -> bool:
+        """Whether data may go out: not before the peer's hello, nor while it is unknown where the lane goes on."""
+        return not (self._greeting or self._resuming)
 
     @property
     def queued(self) -> bool:
@@ -115,7 +118,6 @@ class Lane:
             hello, used = parsed
             self.peer = self.peer or hello
             self._greeting = False
-            self.ready = not self._resuming
             view = memoryview(bytes(self._in[used:]))
             self._in.clear()
             self._ping_at = now
@@ -144,12 +146,11 @@ class Lane:
         self._out.clear()
         self._in.clear()
         self._left = 0
-        self.ready = self.silent = False
+        self._greeting, self.silent = True, False
         self._heard = self._ping_at = self._ping_sent = None
 
     def go_on(self) -> None:
         """The client has another carrier: say so, and wait for the agent's word. A lane that never began begins."""
-        self._greeting = True
         if self.peer is None:
             self._out.append(self._hello.emit())
             return
@@ -173,7 +174,6 @@ class Lane:
         """Everything from the offset `received` on."""
         self._acknowledged(received)
         self._resuming = False
-        self.ready = True
         batch: list[bytes | memoryview] = []
         octets = 0
         for buffer in self._replay:

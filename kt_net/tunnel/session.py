@@ -92,11 +92,6 @@ class Tunnel:
         self._greeted = self._said_silent = False
         self._events.extend(StreamReset(stream) for stream in gone)
 
-    @property
-    def silent(self) -> bool:
-        """Whether the carrier counts as dead."""
-        return self._lane.silent
-
     def data_to_send(self, *, now: float, limit: int = MAX_RECORD_DATA) -> list[bytes | memoryview]:
         """Buffers for the carrier, in order, about `limit` octets; empty when there is nothing."""
         if self._lane.ready and self._mux.busy:
