@@ -46,7 +46,7 @@ coverage: $(STAMP)
 bench-stack: $(STAMP) packages
 	$(BIN)/python -m tests.bench.stack
 
-#: make bench-loss  a broken path, kernel to stack against kernel to kernel (root; half an hour; build/bench-loss.json)
+#: make bench-loss  a broken path, kernel to stack against kernel to kernel (root; 20 min; build/bench-loss.json)
 bench-loss: $(STAMP) packages
 	$(BIN)/python -m tests.bench.loss
 

@@ -125,10 +125,11 @@ def _client(upload: bool, octets: int, seconds: float) -> Moved:
         if not upload:
             return _receive(connection, octets, seconds)
         data = memoryview(_payload(octets))
-        while data and not select.select([connection], [], [], 0)[0]:
-            _, writable, _ = select.select([connection], [connection], [])
-            if writable:
-                data = data[connection.send(data[: 1 << 18]) :]
+        while data:
+            readable, _, _ = select.select([connection], [connection], [])
+            if readable:
+                break  # the server has said that it is enough
+            data = data[connection.send(data[: 1 << 18]) :]
         return Moved(*json.loads(_line(connection)))
 
 
