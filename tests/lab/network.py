@@ -14,6 +14,8 @@ from tests.lab.commands import attempt, run
 from tests.lab.instance import Instance
 
 API_PORT = 6443
+#: Where `ip netns` keeps names.
+NAMESPACES = Path("/run/netns")
 
 
 def up(instance: Instance) -> None:
@@ -58,6 +60,10 @@ def down(instance: Instance) -> None:
     for name in (instance.node, instance.laptop, instance.world):
         attempt("ip", "netns", "del", name)
     attempt("ip", "link", "del", f"ktlab{instance.number}")
+    if NAMESPACES.is_dir() and not any(NAMESPACES.iterdir()):
+        attempt(
+            "umount", str(NAMESPACES)
+        )  # `ip netns add` has mounted it on itself; it does so again when somebody needs it
 
 
 def left(instance: Instance) -> list[str]:
@@ -65,7 +71,7 @@ def left(instance: Instance) -> list[str]:
     found = [
         f"namespace {name}"
         for name in (instance.node, instance.laptop, instance.world)
-        if Path("/run/netns", name).exists()
+        if Path(NAMESPACES, name).exists()
     ]
     if Path(f"/sys/class/net/ktlab{instance.number}").exists():
         found.append(f"interface ktlab{instance.number}")
