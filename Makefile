@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CLUSTER ?= lab
 
-.PHONY: help demo test test-quick test-long check coverage bench-stack bench-loss lab lab-down cluster packages format clean
+.PHONY: help demo test test-quick test-long check coverage bench bench-stack bench-loss lab lab-down cluster packages format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -41,6 +41,10 @@ coverage: $(STAMP)
 	  --cov=kt_net.wire --cov=kt_net.stack --cov-report=
 	$(BIN)/coverage report --include='kt_net/wire/*' --fail-under=100 --skip-covered
 	$(BIN)/coverage report --include='kt_net/stack/*' --fail-under=95 --skip-covered
+
+#: make bench       the tunnel against kubectl port-forward on the lab (root; 8 min; build/bench.json)
+bench: $(STAMP) packages
+	$(BIN)/python -m tests.bench.tunnel
 
 #: make bench-stack the stack against the raw loop of the same device (root; 2 min; build/bench-stack.json)
 bench-stack: $(STAMP) packages

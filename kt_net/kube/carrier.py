@@ -1,37 +1,53 @@
-"""A carrier: one byte stream to a port of a pod, over one port-forward websocket (subprotocol v4.channel.k8s.io).
+"""A carrier: one byte stream to the agent over one websocket, non-blocking, read and written by one thread only: OpenSSL does not
+allow two on one connection.
 
-websocket-client dials (TLS, proxies, handshake); then its socket is ours, non-blocking, read and written by one thread only: OpenSSL
-does not allow two on one connection.
-
-Not here: what the bytes mean (kt_net.tunnel), waiting (kt_net.drivers).
+Not here: dialling (dial.py), what the bytes mean (kt_net.tunnel), waiting (kt_net.drivers).
 """
 
 from __future__ import annotations
 
 import os
 import socket
-import ssl
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
-from urllib.parse import urlsplit
-
-import websocket
+from typing import Protocol
 
 from kt_net.errors import TunnelLost
-from kt_net.kube.config import Cluster
-from kt_net.kube.refusals import refusal, unreachable
-from kt_net.wire.portforward import DATA, SUBPROTOCOL, ChannelParser
-from kt_net.wire.websocket import BINARY, CLOSE, KEY_OCTETS, PING, PONG, FrameParser, frame_header, masked
+from kt_net.kube.tls import TlsConnection
+from kt_net.wire.websocket import BINARY, CLOSE, KEY_OCTETS, PING, PONG, FrameParser, Piece, frame_header, masked
 
 #: Octets of one read, and of all reads of one `receive`: others get their turn.
 READ_OCTETS = 256 * 1024
 TURN_OCTETS = 1024 * 1024
 #: One message; small ones are slow on the way through the API server, large ones keep others waiting.
 MESSAGE_OCTETS = 128 * 1024
-DIAL_SECONDS = 10.0
+#: The largest piece of TLS (RFC 8446 section 5.1).
+RECORD_OCTETS = 16 * 1024
 
-_CHANNEL = bytes((DATA,))
+
+class Form(Protocol):
+    """What the messages of a carrier's websocket mean; quiet (kt_net.wire.portforward, kt_net.wire.spdy)."""
+
+    #: What the far end said went wrong.
+    error: str
+    #: Why nothing more comes, when it is so.
+    ended: str
+
+    def opening(self) -> list[bytes]:
+        """Messages that go first."""
+
+    def message(self, buffers: list[bytes | memoryview], octets: int) -> bytes:
+        """`octets` of the stream, as one message."""
+
+    def receive(self, piece: Piece, out: list[memoryview]) -> None:
+        """Appends the octets of the stream in a piece of a message to `out`.
+
+        Raises:
+            CarrierProtocolError: the far end speaks nonsense.
+        """
+
+    def answers(self) -> list[bytes]:
+        """Messages that what was received asks for."""
 
 
 class Carrier(Protocol):
@@ -42,7 +58,7 @@ class Carrier(Protocol):
 
     @property
     def pending(self) -> bool:
-        """Whether octets wait that the selector does not see (TLS has them)."""
+        """Whether octets wait that the selector does not see (they are here already)."""
 
     @property
     def wants_write(self) -> bool:
@@ -74,18 +90,30 @@ class Carrier(Protocol):
         """End it."""
 
 
-class PortForwardCarrier:
-    """See `Carrier`."""
+class WebsocketCarrier:
+    """See `Carrier`.
 
-    def __init__(self, connected: socket.socket, port: int, *, entropy: Callable[[int], bytes] = os.urandom) -> None:
+    Args:
+        connected: after the websocket's handshake.
+        form: what the websocket's messages mean.
+    """
+
+    def __init__(
+        self, connected: socket.socket | TlsConnection, form: Form, *, entropy: Callable[[int], bytes] = os.urandom
+    ) -> None:
         self._socket = connected
+        self._form = form
         self._entropy = entropy
         self._frames = FrameParser()
-        self._channels = ChannelParser(port)
+        self._room = memoryview(bytearray(READ_OCTETS))
         self._out: deque[memoryview] = deque()
         self._out_octets = 0
+        self._more = False  # reading has stopped before there was nothing left
         self._closed = False
         connected.setblocking(False)
+        for message in form.opening():
+            self._message(message, BINARY)
+        self.flush()
 
     def fileno(self) -> int:
         """See `Carrier`."""
@@ -94,12 +122,12 @@ class PortForwardCarrier:
     @property
     def pending(self) -> bool:
         """See `Carrier`."""
-        return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
+        return self._more
 
     @property
     def wants_write(self) -> bool:
         """See `Carrier`."""
-        return bool(self._out)
+        return bool(self._out) or (isinstance(self._socket, TlsConnection) and self._socket.unsent)
 
     @property
     def queued(self) -> int:
@@ -110,61 +138,80 @@ class PortForwardCarrier:
         """See `Carrier`."""
         received: list[memoryview] = []
         octets = 0
-        while octets < TURN_OCTETS:
-            try:
-                data = self._socket.recv(READ_OCTETS)
-            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                break
-            except OSError as error:
-                raise TunnelLost("the connection to the API server broke", why=str(error)) from error
-            if not data:
-                raise TunnelLost("the API server ended the port-forward", why=self._channels.error)
+        self._more = True
+        while self._more and octets < TURN_OCTETS:
+            data = self._read()
             octets += len(data)
-            self._take(data, received)
+            pieces: list[memoryview] = []
+            self._take(data, pieces)
+            if pieces:
+                # One copy: everything above is done once a piece, and the room is to be used again.
+                received.append(memoryview(b"".join(pieces)))
         return received
 
-    def _take(self, data: bytes, received: list[memoryview]) -> None:
+    def _read(self) -> memoryview:
+        """What the socket gives, until the next call. TLS gives a record a call; they are put side by side."""
+        filled = 0
+        try:
+            while READ_OCTETS - filled >= RECORD_OCTETS:
+                taken = self._socket.recv_into(self._room[filled:])
+                if not taken:
+                    if filled:
+                        break  # and said once more at the next read
+                    raise TunnelLost("the API server ended the port-forward", why=self._form.error)
+                filled += taken
+        except BlockingIOError:
+            self._more = False
+        except OSError as error:
+            if not filled:
+                raise TunnelLost("the connection to the API server broke", why=str(error)) from error
+        return self._room[:filled]
+
+    def _take(self, data: memoryview, received: list[memoryview]) -> None:
+        """The stream's octets in what the socket gave."""
+        form = self._form
         for piece in self._frames.receive(data):
             if piece.opcode == PING:
                 self._message(bytes(piece.data), PONG)
                 self.flush()
             elif piece.opcode == CLOSE:
                 raise TunnelLost("the API server closed the port-forward", why=_close_reason(bytes(piece.data)))
-            elif piece.opcode == BINARY or piece.opcode < CLOSE:
-                payload = self._channels.receive(piece)
-                if payload is not None:
-                    received.append(payload)
-                if self._channels.error:
-                    raise TunnelLost("the port-forward failed", why=self._channels.error)
+            elif piece.opcode < CLOSE:
+                form.receive(piece, received)
+                if form.error or form.ended:
+                    raise TunnelLost("the port-forward failed", why=form.error or form.ended)
+        for answer in form.answers():
+            self._message(answer, BINARY)
+            self.flush()
 
     def send(self, buffers: list[bytes | memoryview]) -> None:
         """See `Carrier`."""
-        batch: list[bytes | memoryview] = [_CHANNEL]
+        batch: list[bytes | memoryview] = []
         octets = 0
         for buffer in buffers:
             batch.append(buffer)
             octets += len(buffer)
             if octets >= MESSAGE_OCTETS:
-                self._message(b"".join(batch), BINARY)
-                batch, octets = [_CHANNEL], 0
+                self._message(self._form.message(batch, octets), BINARY)
+                batch, octets = [], 0
         if octets:
-            self._message(b"".join(batch), BINARY)
+            self._message(self._form.message(batch, octets), BINARY)
 
     def flush(self) -> bool:
         """See `Carrier`."""
-        while self._out:
-            try:
+        try:
+            while self._out:
                 sent = self._socket.send(self._out[0])
-            except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
-                return False
-            except OSError as error:
-                raise TunnelLost("the connection to the API server broke", why=str(error)) from error
-            self._out_octets -= sent
-            if sent == len(self._out[0]):
-                self._out.popleft()
-            else:
-                self._out[0] = self._out[0][sent:]
-        return True
+                self._out_octets -= sent
+                if sent == len(self._out[0]):
+                    self._out.popleft()
+                else:
+                    self._out[0] = self._out[0][sent:]
+            return not isinstance(self._socket, TlsConnection) or self._socket.flush()
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise TunnelLost("the connection to the API server broke", why=str(error)) from error
 
     def close(self) -> None:
         """See `Carrier`."""
@@ -180,53 +227,9 @@ class PortForwardCarrier:
 
     def _message(self, payload: bytes, opcode: int) -> None:
         key = self._entropy(KEY_OCTETS)
-        frame = frame_header(len(payload), key, opcode) + masked(payload, key)
+        frame = b"".join((frame_header(len(payload), key, opcode), masked(payload, key)))
         self._out.append(memoryview(frame))
         self._out_octets += len(frame)
-
-
-def open_carrier(
-    cluster: Cluster, namespace: str, pod: str, port: int, *, seconds: float = DIAL_SECONDS
-) -> PortForwardCarrier:
-    """Dial `port` of `pod` through the API server.
-
-    Raises:
-        PermissionMissing, CredentialsRejected, ObjectMissing, CertificateRejected, ApiUnreachable: no port-forward.
-    """
-    base = cluster.server.replace("http", "ws", 1)
-    url = f"{base}/api/v1/namespaces/{namespace}/pods/{pod}/portforward?ports={port}"
-    options: dict[str, Any] = {}
-    context = cluster.ssl_context()
-    if context is not None:
-        options["sslopt"] = {"context": context}
-        if cluster.server_name:
-            options["sslopt"]["server_hostname"] = cluster.server_name
-    proxy = cluster.proxy
-    if proxy:
-        parts = urlsplit(proxy)
-        options |= {"http_proxy_host": parts.hostname, "http_proxy_port": parts.port or 80, "proxy_type": "http"}
-        if parts.username:
-            options["http_proxy_auth"] = (parts.username, parts.password or "")
-    else:
-        options["http_no_proxy"] = ["*"]  # the environment was asked already
-    try:
-        dialled = websocket.create_connection(
-            url,
-            timeout=seconds,
-            subprotocols=[SUBPROTOCOL],
-            header=cluster.headers(),
-            suppress_origin=True,
-            sockopt=((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),),
-            **options,
-        )
-    except websocket.WebSocketBadStatusException as error:
-        body = error.resp_body if isinstance(error.resp_body, bytes) else b""
-        raise refusal(error.status_code, body, f"port-forward to pod {pod}") from error
-    except (websocket.WebSocketException, OSError, ValueError) as error:
-        raise unreachable(cluster.server, error) from error
-    if dialled.sock is None:
-        raise unreachable(cluster.server, OSError("the connection was closed at once"))
-    return PortForwardCarrier(dialled.sock, port)
 
 
 def _close_reason(data: bytes) -> str:

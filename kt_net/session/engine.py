@@ -29,8 +29,9 @@ from kt_net.errors import (
     TunnelLost,
 )
 from kt_net.kube.api import HttpKubeApi
-from kt_net.kube.carrier import PortForwardCarrier, open_carrier
+from kt_net.kube.carrier import WebsocketCarrier
 from kt_net.kube.config import Cluster
+from kt_net.kube.dial import open_carrier
 from kt_net.kube.run import undo_sequence
 from kt_net.kube.shadow import Shadow, start_shadow
 from kt_net.relay.streams import SessionEvent, Switchboard
@@ -162,7 +163,7 @@ class Engine:
         self._heartbeat = Heartbeat(self.api, self.cluster.namespace, shadow.options.name, self._summary)
         self._heartbeat.start()
 
-    def _dial(self, pod: str) -> PortForwardCarrier:
+    def _dial(self, pod: str) -> WebsocketCarrier:
         """A port-forward to the agent's listener. The API server accepts one before anybody listens: try again until the agent does."""
         limit = monotonic() + LISTEN_SECONDS
         while True:
@@ -249,7 +250,7 @@ class Engine:
         if self._lane is not None:
             self._lane.begin_anew(self._hello())
 
-    def _attach(self, carrier: PortForwardCarrier) -> None:
+    def _attach(self, carrier: WebsocketCarrier) -> None:
         if self._lane is not None:
             self._attached_at = monotonic()
             self._lane.attach(carrier)
@@ -340,7 +341,7 @@ class Engine:
         return self.shadow
 
 
-def _answers(carrier: PortForwardCarrier, tunnel: Tunnel) -> bool:
+def _answers(carrier: WebsocketCarrier, tunnel: Tunnel) -> bool:
     """Whether the other end says anything; its hello comes at once when it is there."""
     import select
 

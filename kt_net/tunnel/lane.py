@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Final
 
 from kt_net.errors import TunnelProtocolError
+from kt_net.tunnel.flight import PROMPT, Flight
 from kt_net.tunnel.hello import Hello, parse_hello
 from kt_net.tunnel.limits import Limits
 
@@ -36,8 +37,8 @@ RESUME: Final = "resume"
 
 #: Octets of one data record; a record is one scheduling unit of the carrier.
 MAX_RECORD_DATA: Final = 1 << 20
-#: Received octets after which an acknowledgement goes out without waiting.
-ACK_EVERY: Final = 256 * 1024
+#: Received octets after which an acknowledgement goes out without waiting: the sender counts on it (flight.py).
+ACK_EVERY: Final = PROMPT
 #: A ping's body, echoed by the pong.
 PING_OCTETS: Final = 8
 #: Octets of the body of each kind but data.
@@ -66,6 +67,7 @@ class Lane:
         self._acknowledged_by_peer = 0
         self._acknowledged_to_peer = 0
         self._replay: deque[bytes | memoryview] = deque()
+        self._flight = Flight(cap=limits.replay)
         self._heard: float | None = None
         self._ping_at: float | None = None
         self._ping_sent: tuple[int, float] | None = None
@@ -79,8 +81,8 @@ class Lane:
 
     @property
     def room(self) -> int:
-        """Octets that may be given to `send` before the replay buffer is full."""
-        return max(0, self._limits.replay - (self.octets_sent - self._acknowledged_by_peer))
+        """Octets that may be given to `send` now: what the path needs, and never more than the replay buffer holds."""
+        return self._flight.room()
 
     @property
     def ready(self) -> bool:
@@ -88,17 +90,23 @@ class Lane:
         return not (self._greeting or self._resuming)
 
     @property
+    def round_trip(self) -> float:
+        """Of the path, as far as it is known: the shortest of what pings and data say. Seconds."""
+        return min((trip for trip in (self.rtt, self._flight.round_trip) if trip is not None), default=0.0)
+
+    @property
     def queued(self) -> bool:
         """Whether something waits for the carrier."""
         return bool(self._out)
 
-    def send(self, buffers: list[bytes | memoryview]) -> None:
+    def send(self, buffers: list[bytes | memoryview], *, now: float) -> None:
         """One data record made of `buffers`."""
         length = sum(map(len, buffers))
         self._out.append(_RECORD.pack(DATA, length))
         self._out.extend(buffers)
         self._replay.extend(buffers)
         self.octets_sent += length
+        self._flight.sent(length, now=now)
 
     # -- the carrier
 
@@ -130,11 +138,11 @@ class Lane:
                 view = view[len(piece) :]
                 continue
             view = self._record(view, now=now)
-        if self.octets_received - self._acknowledged_to_peer >= ACK_EVERY:
-            self._acknowledge()
 
     def data_to_send(self, *, now: float) -> list[bytes | memoryview]:
         """Everything that waits for the carrier, in order."""
+        if self.octets_received - self._acknowledged_to_peer >= ACK_EVERY and self.ready:
+            self._acknowledge()
         if self._heard is None and self._out:
             self._heard = now  # from now on the peer may be silent
         buffers = list(self._out)
@@ -168,11 +176,12 @@ class Lane:
         self._heard = self._ping_at = now
         self._out.append(_RECORD.pack(RESUMED, _OFFSET.size) + _OFFSET.pack(self.octets_received))
         self._acknowledged_to_peer = self.octets_received
-        self._send_again(peer.received)
+        self._send_again(peer.received, now=now)
 
-    def _send_again(self, received: int) -> None:
+    def _send_again(self, received: int, *, now: float) -> None:
         """Everything from the offset `received` on."""
-        self._acknowledged(received)
+        self._check_and_forget(received)
+        self._flight.restart(received, now=now)
         self._resuming = False
         batch: list[bytes | memoryview] = []
         octets = 0
@@ -185,7 +194,11 @@ class Lane:
         if octets:
             self._out += [_RECORD.pack(DATA, octets), *batch]
 
-    def _acknowledged(self, offset: int) -> None:
+    def _acknowledged(self, offset: int, *, now: float) -> None:
+        self._check_and_forget(offset)
+        self._flight.acknowledged(offset, now=now)
+
+    def _check_and_forget(self, offset: int) -> None:
         if not self._acknowledged_by_peer <= offset <= self.octets_sent:
             raise TunnelProtocolError(f"offset {offset} acknowledged, {self.octets_sent} sent")
         self._forget(offset - self._acknowledged_by_peer)
@@ -219,9 +232,9 @@ class Lane:
 
     def _control(self, kind: int, body: bytes, *, now: float) -> None:
         if kind == ACK:
-            self._acknowledged(*_OFFSET.unpack(body))
+            self._acknowledged(*_OFFSET.unpack(body), now=now)
         elif kind == RESUMED:
-            self._send_again(*_OFFSET.unpack(body))
+            self._send_again(*_OFFSET.unpack(body), now=now)
         elif kind == FORGOTTEN:
             self.forgotten = True
         elif kind == PING:

@@ -22,6 +22,9 @@ class Limits:
     Attributes:
         streams: streams open at once, both sides' together.
         opened_by_peer: streams that the peer may hold open at once (yamux has a backlog of 256 unaccepted ones; ours accepts at once).
+        window: a stream's credit at first.
+        largest_window: a stream's credit at the most; it grows while the round trip makes the sender wait.
+        window_budget: by how much the windows of all streams together may have grown.
         replay: octets sent and not acknowledged by the peer's lane; nothing more is taken from the mux beyond.
         hello: octets of a hello's body.
         ping_every: end-to-end ping.
@@ -31,6 +34,8 @@ class Limits:
     streams: int = 16384
     opened_by_peer: int = 16384
     window: int = INITIAL_WINDOW
+    largest_window: int = 4 * 1024 * 1024
+    window_budget: int = 64 * 1024 * 1024
     replay: int = 4 * 1024 * 1024
     hello: int = 64 * 1024
     ping_every: float = 5.0

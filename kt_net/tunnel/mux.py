@@ -24,6 +24,7 @@ from kt_net.tunnel.events import (
     StreamReset,
     TunnelEvent,
 )
+from kt_net.tunnel.flight import QUEUE
 from kt_net.tunnel.frames import HEADER, VERSION, Flag, FrameType, GoAwayCode
 from kt_net.tunnel.limits import FAIR_FRAME_PAYLOAD, INITIAL_WINDOW, MAX_FRAME_PAYLOAD, Limits
 from kt_net.tunnel.states import StateHolder, StreamInput
@@ -47,7 +48,19 @@ _RST: Final = int(Flag.RST)
 
 
 class _Stream(StateHolder):
-    __slots__ = ("flags", "number", "out", "out_octets", "owed", "room", "scheduled", "want_fin", "window")
+    __slots__ = (
+        "flags",
+        "given_at",
+        "number",
+        "out",
+        "out_octets",
+        "owed",
+        "room",
+        "scheduled",
+        "size",
+        "want_fin",
+        "window",
+    )
 
     def __init__(self, number: int, flags: int, window: int) -> None:
         super().__init__()
@@ -55,6 +68,8 @@ class _Stream(StateHolder):
         self.flags = flags  # SYN or ACK that the next frame of this stream carries
         self.room = INITIAL_WINDOW  # octets that the peer will take
         self.window = window  # octets that the peer may still send
+        self.size = window  # what the window is when nothing is on its way
+        self.given_at: float | None = None  # when credit was last given back
         self.owed = 0  # octets consumed and not yet given back as credit
         self.out: deque[bytes | memoryview] = deque()
         self.out_octets = 0
@@ -82,6 +97,8 @@ class Mux:
         #: Payload octets queued and not yet framed, over all streams.
         self.backlog = 0
         self._head = bytearray()
+        #: Octets that windows have grown beyond the initial one, over all streams.
+        self.grown = 0
         self._payload_left = 0
         self._payload_stream: _Stream | None = None
         self._payload_fin = False
@@ -173,8 +190,8 @@ class Mux:
         if not unannounced:
             self._control.append(HEADER.pack(VERSION, FrameType.WINDOW_UPDATE, _RST | stream.flags, number, 0))
 
-    def consume(self, number: int, octets: int) -> None:
-        """Received payload was disposed of.
+    def consume(self, number: int, octets: int, *, now: float, round_trip: float) -> None:
+        """Received payload was disposed of; `round_trip` of the path in seconds.
 
         Raises:
             StreamClosed: the stream is gone.
@@ -182,11 +199,24 @@ class Mux:
         stream = self._stream(number)
         stream.owed += octets
         # Half a window, as yamux does: one update for many reads, and never a stall.
-        if stream.owed >= self._limits.window // 2 and stream.allows(StreamInput.RECEIVE_FIN):
-            self._control.append(HEADER.pack(VERSION, FrameType.WINDOW_UPDATE, stream.flags, number, stream.owed))
+        if stream.owed >= stream.size // 2 and stream.allows(StreamInput.RECEIVE_FIN):
+            credit = stream.owed + self._growth(stream, now=now, round_trip=round_trip)
+            self._control.append(HEADER.pack(VERSION, FrameType.WINDOW_UPDATE, stream.flags, number, credit))
             stream.flags = 0
-            stream.window += stream.owed
+            stream.window += credit
             stream.owed = 0
+
+    def _growth(self, stream: _Stream, *, now: float, round_trip: float) -> int:
+        """How much larger the window becomes. Half of it disposed of within two round trips (with their queue): the sender has had to wait
+        for credit, or will. A reader that is slow, or the network, never gets here."""
+        before, stream.given_at = stream.given_at, now
+        if before is None or now - before > 2 * (round_trip + QUEUE):
+            return 0
+        growth = min(stream.size, self._limits.largest_window - stream.size, self._limits.window_budget - self.grown)
+        growth = max(0, growth)
+        stream.size += growth
+        self.grown += growth
+        return growth
 
     def go_away(self, code: GoAwayCode) -> None:
         """Tell the peer that the session ends."""
@@ -373,6 +403,8 @@ class Mux:
     def _forget(self, stream: _Stream) -> None:
         if self._streams.pop(stream.number, None) is not None and stream.number & 1 != self._our_parity:
             self._peers_open -= 1
+        self.grown -= stream.size - self._limits.window
+        stream.size = self._limits.window
         self.backlog -= stream.out_octets
         stream.out.clear()
         stream.out_octets = 0

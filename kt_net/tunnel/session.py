@@ -99,7 +99,7 @@ class Tunnel:
             if room > 0:
                 frames = self._mux.frames_to_send(room)
                 if frames:
-                    self._lane.send(frames)
+                    self._lane.send(frames, now=now)
         return self._lane.data_to_send(now=now)
 
     # -- time and events
@@ -154,7 +154,7 @@ class Tunnel:
 
     def consume(self, stream: int, octets: int, *, now: float) -> None:
         """See `Mux.consume`."""
-        self._mux.consume(stream, octets)
+        self._mux.consume(stream, octets, now=now, round_trip=self._lane.round_trip)
 
     def go_away(self, *, now: float) -> None:
         """Tell the peer that the session ends, normally."""

@@ -16,13 +16,14 @@ from kt_net.wire.websocket import BINARY, Piece
 SUBPROTOCOL: Final = "v4.channel.k8s.io"
 DATA: Final = 0
 ERROR: Final = 1
+_CHANNEL: Final = bytes((DATA,))
 _PORT_OCTETS: Final = 2
 #: What is kept of an error text.
 MAX_ERROR: Final = 4096
 
 
-class ChannelParser:
-    """Takes the channels apart.
+class ChannelForward:
+    """The octets of one port-forward in channels.
 
     Args:
         port: that was asked for; both channels must name it.
@@ -34,9 +35,27 @@ class ChannelParser:
         self._preamble = {DATA: bytearray(), ERROR: bytearray()}
         #: What the error channel said.
         self.error = ""
+        #: Channels do not end by themselves.
+        self.ended = ""
 
-    def receive(self, piece: Piece) -> memoryview | None:
-        """Data in a piece of a message, if there is any.
+    # -- out
+
+    def opening(self) -> list[bytes]:
+        """Messages that go first: none."""
+        return []
+
+    def message(self, buffers: list[bytes | memoryview], octets: int) -> bytes:
+        """`octets` of the stream, as one message."""
+        return b"".join((_CHANNEL, *buffers))
+
+    def answers(self) -> list[bytes]:
+        """Messages that what was received asks for: never any."""
+        return []
+
+    # -- in
+
+    def receive(self, piece: Piece, out: list[memoryview]) -> None:
+        """Appends the data in a piece of a message to `out`.
 
         Raises:
             CarrierProtocolError: this is no port-forward, or not of our port.
@@ -48,7 +67,7 @@ class ChannelParser:
             self._channel = None
         if self._channel is None:
             if not len(view):
-                return None
+                return
             self._channel = view[0]
             view = view[1:]
         channel = self._channel
@@ -62,13 +81,8 @@ class ChannelParser:
             if len(preamble) == _PORT_OCTETS and int.from_bytes(preamble, "little") != self._port:
                 raise CarrierProtocolError(f"the API server forwards port {int.from_bytes(preamble, 'little')}")
         if not len(view):
-            return None
+            return
         if channel == ERROR:
             self.error = (self.error + bytes(view).decode("utf-8", "replace"))[:MAX_ERROR]
-            return None
-        return view
-
-    @property
-    def ready(self) -> bool:
-        """Whether both channels are there."""
-        return all(len(preamble) == _PORT_OCTETS for preamble in self._preamble.values())
+        else:
+            out.append(view)

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from kt_net.kube.api import HttpKubeApi
-from kt_net.kube.carrier import open_carrier
 from kt_net.kube.config import load_cluster
+from kt_net.kube.dial import open_carrier
 from tests.cluster.backend import Backend, LabBackend, wait_nothing_of_ours
 from tests.cluster.ktctl import ktctl
 from tests.lab import pki

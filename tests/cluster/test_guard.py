@@ -11,8 +11,9 @@ from collections.abc import Callable
 import pytest
 
 from kt_net.errors import TunnelLost
-from kt_net.kube.carrier import PortForwardCarrier, open_carrier
+from kt_net.kube.carrier import WebsocketCarrier
 from kt_net.kube.config import load_cluster
+from kt_net.kube.dial import open_carrier
 from kt_net.tunnel.events import StreamData
 from kt_net.tunnel.hello import Hello
 from kt_net.tunnel.mux import Role
@@ -81,7 +82,7 @@ def test_agent_ends_a_session_of_nonsense(backend: Backend, connection: Ktctl) -
     assert connection.process.poll() is None
 
 
-def _read_for(carrier: PortForwardCarrier, seconds: float) -> None:
+def _read_for(carrier: WebsocketCarrier, seconds: float) -> None:
     limit = time.monotonic() + seconds
     while time.monotonic() < limit:
         select.select([carrier.fileno()], [], [], 1)
