@@ -18,7 +18,7 @@ class Caps:
     """What one agent takes upon itself.
 
     Attributes:
-        sessions: clients at once, and carriers that have not said yet whose they are.
+        sessions: lanes of clients at once, and carriers that have not said yet whose they are. A client has three to six.
         connecting: connects in progress at once, of one session; more are refused at once.
         unwritten: octets received for pod-side sockets that have not taken them, of one session; the stream that goes beyond is reset.
         backlog: octets read from pod-side sockets and not yet on the carrier, of one session; beyond it no socket is read.
@@ -27,7 +27,7 @@ class Caps:
         keep_seconds: a session without a carrier is kept.
     """
 
-    sessions: int = 64
+    sessions: int = 256
     connecting: int = 1024
     unwritten: int = 64 * 1024 * 1024
     backlog: int = 4 * 1024 * 1024

@@ -1,4 +1,4 @@
-"""One session: its tunnel, its streams, and the pod's connections behind them; it outlives its carriers.
+"""One lane of a client: its tunnel, its streams, and the pod's connections behind them; it outlives its carriers.
 
 A carrier that comes is a session of its own until its hello says that an older one goes on: then it is handed over. The carrier is
 always read: a reader that stops would hold up every stream on the websocket, so back-pressure is credit only.
@@ -151,7 +151,7 @@ class Session(asyncio.Protocol):
                 if hello.report.get(RESUME):
                     self._hand_over(hello, data[used:])
                     return
-                self._home.greeted(self, hello.session)
+                self._home.greeted(self, hello.identity)
             self._tunnel.receive_data(data, now=self._loop.time())
             self._events()
         except TunnelProtocolError as error:
@@ -162,7 +162,7 @@ class Session(asyncio.Protocol):
 
     def _hand_over(self, hello: Hello, rest: bytes) -> None:
         """Our carrier is that of a session that is there already."""
-        older, transport = self._home.find(hello.session), self._transport
+        older, transport = self._home.find(hello.identity), self._transport
         if transport is None:
             return
         if older is None:
@@ -189,7 +189,7 @@ class Session(asyncio.Protocol):
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None
-        logger.info("session %s goes on", hello.session.hex()[:8])
+        logger.info("session %s lane %d goes on", hello.session.hex()[:8], hello.lane)
         try:
             self._tunnel.going_on(hello, now=self._loop.time())
         except TunnelProtocolError:
@@ -322,7 +322,7 @@ class Session(asyncio.Protocol):
                     opening.task.cancel()
             case HelloReceived(hello):
                 self._greeted = True
-                logger.info("session %s started", hello.session.hex()[:8])
+                logger.info("session %s lane %d started", hello.session.hex()[:8], hello.lane)
             case PeerSilent():
                 logger.info("the client is silent: its carrier is closed")
                 if self._transport is not None:

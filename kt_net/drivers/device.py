@@ -5,8 +5,6 @@ Not here: what a packet means. Read next: kt_net.stack.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from kt_net.drivers.loop import READ, Loop
 from kt_net.stack import Stack
 from kt_net.tun.device import Device
@@ -16,17 +14,12 @@ PACKETS_A_TURN = 64
 
 
 class DeviceDriver:
-    """A part of the loop.
+    """A part of the loop; the stack's events are moved by a mover of the loop."""
 
-    Args:
-        pump_above: moves events of the relay; called before packets are taken from the stack.
-    """
-
-    def __init__(self, loop: Loop, device: Device, stack: Stack, pump_above: Callable[[float], None]) -> None:
+    def __init__(self, loop: Loop, device: Device, stack: Stack) -> None:
         self._loop = loop
         self._device = device
         self._stack = stack
-        self._pump_above = pump_above
         self._on_ready = self._ready
         #: Packets that the kernel's queue had no room for; TCP sends them again.
         self.dropped = 0
@@ -40,7 +33,6 @@ class DeviceDriver:
 
     def pump(self, *, now: float) -> None:
         """See `Part`."""
-        self._pump_above(now)
         for buffers in self._stack.packets_to_send(now=now):
             if not self._device.write_packet(buffers):
                 self.dropped += 1

@@ -21,40 +21,28 @@ class LaneDriver:
     """A part of the loop.
 
     Args:
-        pump_above: moves events of whatever stands on the tunnel (relay, switchboard); called before octets are taken from the tunnel.
         lost: told why a carrier is gone; sees to it that `attach` is called with another one, on the loop's thread.
     """
 
-    def __init__(
-        self,
-        loop: Loop,
-        carrier: Carrier,
-        tunnel: Tunnel,
-        pump_above: Callable[[float], None],
-        lost: Callable[[TunnelLost], None],
-    ) -> None:
+    def __init__(self, loop: Loop, tunnel: Tunnel, lost: Callable[[TunnelLost], None]) -> None:
         self._loop = loop
         self._carrier: Carrier | None = None
         self._tunnel = tunnel
-        self._pump_above = pump_above
         self._lost = lost
         self._on_ready = self._ready
-        self._watch(carrier)
+        self._writing = False  # the socket had no room; the selector tells when it has
         loop.add(self)
 
     def attach(self, carrier: Carrier) -> None:
-        """Go on over another carrier."""
+        """Begin, or go on, over this carrier."""
         self._tunnel.go_on()
-        self._watch(carrier)
+        self._carrier, self._writing = carrier, False
+        self._loop.watch(carrier.fileno(), READ, self._on_ready)
 
     def begin_anew(self, hello: Hello) -> None:
         """The other end is gone for good: every stream ends now; the next carrier leads to another one."""
         self._drop()
         self._tunnel.begin_anew(hello)
-
-    def _watch(self, carrier: Carrier) -> None:
-        self._carrier = carrier
-        self._loop.watch(carrier.fileno(), READ, self._on_ready)
 
     def give_up(self, why: TunnelLost) -> None:
         """The carrier is of no use any more; without one this does nothing."""
@@ -86,9 +74,8 @@ class LaneDriver:
 
     def pump(self, *, now: float) -> None:
         """See `Part`."""
-        self._pump_above(now)
         carrier = self._carrier
-        if carrier is None:
+        if carrier is None or not (self._writing or self._tunnel.busy):
             return
         try:
             while (room := MAX_CARRIER_QUEUE - carrier.queued) > 0:
@@ -97,11 +84,13 @@ class LaneDriver:
                     break
                 carrier.send(buffers)
                 carrier.flush()
-            interest = READ | WRITE if carrier.wants_write and not carrier.flush() else READ
+            writing = carrier.wants_write and not carrier.flush()
         except TunnelLost as why:
             self.give_up(why)
             return
-        self._loop.watch(carrier.fileno(), interest, self._on_ready)
+        if writing != self._writing:
+            self._writing = writing
+            self._loop.watch(carrier.fileno(), READ | WRITE if writing else READ, self._on_ready)
 
     def next_timer(self) -> float | None:
         """See `Part`. Octets that TLS has decrypted already do not wake the selector: they are due now."""
@@ -116,6 +105,11 @@ class LaneDriver:
         timer = self._tunnel.next_timer()
         if timer is not None and timer <= now:
             self._tunnel.handle_timer(now=now)
+
+    def detach(self) -> None:
+        """The lane has ended: leave the loop, and close the carrier."""
+        self._drop()
+        self._loop.remove(self)
 
     def close_carrier(self) -> None:
         """Close the carrier, once the loop has ended."""

@@ -47,6 +47,7 @@ class Loop:
         self._clock = clock
         self._selector = selectors.DefaultSelector()
         self._parts: list[Part] = []
+        self._movers: list[Callable[[float], None]] = []
         self._soon: deque[Callable[[], None]] = deque()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector.register(self._wake_read, READ, self._woken)
@@ -92,6 +93,10 @@ class Loop:
         """Let `part` live on the loop."""
         self._parts.append(part)
 
+    def add_mover(self, move: Callable[[float], None]) -> None:
+        """Have `move(now)` called after every batch of events and before parts are pumped: it carries what happened from one to another."""
+        self._movers.append(move)
+
     def remove(self, part: Part) -> None:
         """`part` has ended."""
         self._parts.remove(part)
@@ -123,19 +128,20 @@ class Loop:
             os.close(self._wake_write)
 
     def _turn(self) -> None:
-        now = self._clock()
-        due = [timer for part in self._parts if (timer := part.next_timer()) is not None]
-        timeout = max(0.0, min(due) - now) if due else None
-        ready = self._selector.select(timeout)
+        due = min((timer for part in self._parts if (timer := part.next_timer()) is not None), default=None)
+        ready = self._selector.select(None if due is None else max(0.0, due - self._clock()))
         now = self._clock()
         for key, mask in ready:
             key.data(mask)
         while self._soon:
             self._soon.popleft()()
-        for part in list(self._parts):
-            timer = part.next_timer()
-            if timer is not None and timer <= now:
-                part.handle_timer(now=now)
+        if due is not None and due <= now:
+            for part in list(self._parts):
+                timer = part.next_timer()
+                if timer is not None and timer <= now:
+                    part.handle_timer(now=now)
+        for move in self._movers:
+            move(now)
         for part in list(self._parts):
             part.pump(now=now)
 

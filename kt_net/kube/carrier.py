@@ -18,7 +18,7 @@ from kt_net.wire.websocket import BINARY, CLOSE, KEY_OCTETS, PING, PONG, FramePa
 
 #: Octets of one read, and of all reads of one `receive`: others get their turn.
 READ_OCTETS = 256 * 1024
-TURN_OCTETS = 1024 * 1024
+TURN_OCTETS = 256 * 1024
 #: One message; small ones are slow on the way through the API server, large ones keep others waiting.
 MESSAGE_OCTETS = 128 * 1024
 #: The largest piece of TLS (RFC 8446 section 5.1).

@@ -16,6 +16,8 @@ from typing import Final, cast
 
 #: Octets of one read from the socket.
 RAW_OCTETS: Final = 256 * 1024
+#: The largest piece of TLS (RFC 8446 section 5.1).
+RECORD_OCTETS: Final = 16 * 1024
 
 
 class TlsConnection:
@@ -37,6 +39,7 @@ class TlsConnection:
         self._read = cast(Callable[[int, memoryview], int], self._tls.read)
         self._raw = memoryview(bytearray(RAW_OCTETS))
         self._unsent = memoryview(b"")
+        self._drained = False
         while True:
             try:
                 self._tls.do_handshake()
@@ -71,23 +74,33 @@ class TlsConnection:
         return bytes(room[: self.recv_into(memoryview(room))])
 
     def recv_into(self, room: memoryview) -> int:
-        """As `socket.recv_into`; at most a record at a time. 0 at the end.
+        """As `socket.recv_into`; as many whole records as fit and are there. 0 at the end.
 
         Raises:
             BlockingIOError: nothing is there.
             OSError: the connection broke.
         """
-        while True:
+        read, filled, left = self._read, 0, len(room)
+        while not filled:
             try:
-                return self._read(len(room), room)
+                while left >= RECORD_OCTETS or not filled:
+                    taken = read(left, room[filled:])
+                    filled += taken
+                    left -= taken
             except ssl.SSLWantReadError:
-                self.flush()  # an answer to a change of keys
-                self._more()
+                if not filled:
+                    self.flush()  # an answer to a change of keys
+                    self._more()
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-                return 0
+                break  # after what came before it the end is said once more
+        return filled
 
     def _more(self) -> None:
+        if self._drained:
+            self._drained = False
+            raise BlockingIOError  # the last read left nothing: asking once more would be a system call for nothing
         taken = self._socket.recv_into(self._raw)
+        self._drained = taken < RAW_OCTETS and self._socket.gettimeout() == 0
         if taken:
             self._incoming.write(self._raw[:taken])
         else:

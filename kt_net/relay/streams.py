@@ -1,4 +1,7 @@
-"""The switchboard: opens tunnel streams with a request, and hands what comes back to the stream's owner.
+"""The switchboard: opens streams with a request on one of the session's lanes, and hands what comes back to the stream's owner.
+
+A stream stays on its lane. Datagrams (names, UDP, ping) go by lane 0, the control lane; TCP by the others as soon as one is there, each
+stream by the lane that has least to carry: what a bulk transfer has queued is in front of nobody else's small messages.
 
 One owner per stream. The request is the first thing on the stream, the reply the first thing back (docs/tunnel-protocol.md); the
 switchboard takes the reply off, so that owners see payload only.
@@ -11,7 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from kt_net.errors import StreamClosed, TunnelProtocolError
 from kt_net.tunnel.events import (
@@ -25,15 +28,26 @@ from kt_net.tunnel.events import (
     StreamFinished,
     StreamOpened,
     StreamReset,
+    TunnelEvent,
 )
-from kt_net.tunnel.requests import Reply, ReplyCode, Request, parse_reply
+from kt_net.tunnel.requests import Network, Reply, ReplyCode, Request, parse_reply
 from kt_net.tunnel.session import Tunnel
 
 #: A reply has at most 4 + 1 + 255 + 2 octets (RFC 1928 section 6); more without a whole reply is no reply.
 MAX_REPLY_OCTETS = 262
 
-#: What the switchboard passes on to whoever drives it.
-SessionEvent = HelloReceived | GoneAway | PeerSilent | Forgotten | GoneOn
+#: Octets that wait on a lane which more streams had better not share.
+CROWDED: Final = 64 * 1024
+#: The lane of datagrams, and of everything while there is no other.
+CONTROL_LANE: Final = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEvent:
+    """What a lane said about itself; passed on to whoever drives the session."""
+
+    lane: int
+    event: HelloReceived | GoneAway | PeerSilent | Forgotten | GoneOn
 
 
 class StreamOwner(Protocol):
@@ -63,7 +77,8 @@ class Stream:
     """One stream, as its owner sees it. After it is gone every method does nothing and `room` is 0."""
 
     _tunnel: Tunnel
-    _forget: Callable[[int], None]
+    _forget: Callable[[Stream], None]
+    lane: int
     number: int
     owner: StreamOwner
     open: bool = True
@@ -100,14 +115,14 @@ class Stream:
         """Give the stream up in both directions."""
         if self.open:
             self.open = False
-            self._forget(self.number)
+            self._forget(self)
             self._tunnel.reset(self.number, now=now)
 
     def forget(self) -> None:
         """The owner wants to hear nothing more; the stream ends by itself or has ended."""
         if self.open:
             self.open = False
-            self._forget(self.number)
+            self._forget(self)
 
     def reply_taken(self, data: bytes | memoryview, *, now: float) -> tuple[Reply, memoryview] | None:
         """The reply and the payload behind it, or None while more is needed.
@@ -130,31 +145,54 @@ class Stream:
 
 
 class Switchboard:
-    """All streams of one tunnel that this side opened."""
+    """All streams that this side opened, over all lanes of the session."""
 
-    def __init__(self, tunnel: Tunnel) -> None:
-        self._tunnel = tunnel
-        self._streams: dict[int, Stream] = {}
+    def __init__(self) -> None:
+        self._lanes: dict[int, Tunnel] = {}
+        self._streams: dict[tuple[int, int], Stream] = {}
         self._events: deque[SessionEvent] = deque()
         #: Streams opened since the start.
         self.opened_total = 0
+        #: A stream has had to share a lane that has much to carry; whoever can open another lane takes note and sets it back.
+        self.crowded = False
+
+    def add(self, lane: int, tunnel: Tunnel) -> None:
+        """From now on streams may go by this lane, once it has begun."""
+        self._lanes[lane] = tunnel
+
+    def remove(self, lane: int) -> None:
+        """No stream goes by this lane any more; none is on it."""
+        del self._lanes[lane]
 
     def open(self, request: Request, owner: StreamOwner, *, now: float) -> Stream:
         """Open a stream and ask for `request`; the owner is told the outcome.
 
         Raises:
-            LimitExceeded: as many streams as the tunnel allows are open.
+            LimitExceeded: as many streams as a lane allows are open.
             StreamClosed: the tunnel has ended.
         """
-        number = self._tunnel.open_stream(now=now)
-        stream = Stream(self._tunnel, self._remove, number, owner)
-        self._streams[number] = stream
+        lane = self._choose(request)
+        tunnel = self._lanes[lane]
+        number = tunnel.open_stream(now=now)
+        stream = Stream(tunnel, self._remove, lane, number, owner)
+        self._streams[lane, number] = stream
         self.opened_total += 1
-        self._tunnel.send(number, request.emit(), now=now)
+        tunnel.send(number, request.emit(), now=now)
         return stream
 
+    def _choose(self, request: Request) -> int:
+        if request.network is not Network.TCP:
+            return CONTROL_LANE
+        lanes = [lane for lane, tunnel in self._lanes.items() if lane != CONTROL_LANE and tunnel.ready]
+        if not lanes:
+            return CONTROL_LANE
+        load, _, lane = min((self._lanes[lane].load // CROWDED, self._lanes[lane].streams, lane) for lane in lanes)
+        if load:
+            self.crowded = True
+        return lane
+
     def next_event(self) -> SessionEvent | None:
-        """What the tunnel said about the session as a whole."""
+        """What a lane said about itself."""
         return self._events.popleft() if self._events else None
 
     def pump(self, *, now: float) -> bool:
@@ -164,30 +202,34 @@ class Switchboard:
             TunnelProtocolError: the agent's bytes make no sense; the tunnel is to be closed.
         """
         busy = False
-        while (event := self._tunnel.next_event()) is not None:
-            busy = True
-            match event:
-                case StreamData(number, data):
-                    if (stream := self._streams.get(number)) is not None:
-                        self._data(stream, data, now=now)
-                case RoomGranted(number):
-                    if (stream := self._streams.get(number)) is not None and stream.replied:
-                        stream.owner.stream_room(now=now)
-                case StreamFinished(number):
-                    if (stream := self._streams.get(number)) is not None:
-                        self._finished(stream, now=now)
-                case StreamReset(number):
-                    if (stream := self._streams.get(number)) is not None:
-                        self._reset(stream, now=now)
-                case StreamOpened(number):
-                    # Nothing is served on this machine yet: streams from the cluster are turned down, not left hanging.
-                    self._tunnel.reset(number, now=now)
-                case HelloReceived() | GoneAway() | PeerSilent() | Forgotten() | GoneOn():
-                    self._events.append(event)
+        for lane, tunnel in self._lanes.items():
+            while (event := tunnel.next_event()) is not None:
+                busy = True
+                self._event(lane, tunnel, event, now=now)
         return busy
 
-    def _remove(self, number: int) -> None:
-        self._streams.pop(number, None)
+    def _event(self, lane: int, tunnel: Tunnel, event: TunnelEvent, *, now: float) -> None:
+        match event:
+            case StreamData(number, data):
+                if (stream := self._streams.get((lane, number))) is not None:
+                    self._data(stream, data, now=now)
+            case RoomGranted(number):
+                if (stream := self._streams.get((lane, number))) is not None and stream.replied:
+                    stream.owner.stream_room(now=now)
+            case StreamFinished(number):
+                if (stream := self._streams.get((lane, number))) is not None:
+                    self._finished(stream, now=now)
+            case StreamReset(number):
+                if (stream := self._streams.get((lane, number))) is not None:
+                    self._reset(stream, now=now)
+            case StreamOpened(number):
+                # Nothing is served on this machine yet: streams from the cluster are turned down, not left hanging.
+                tunnel.reset(number, now=now)
+            case HelloReceived() | GoneAway() | PeerSilent() | Forgotten() | GoneOn():
+                self._events.append(SessionEvent(lane, event))
+
+    def _remove(self, stream: Stream) -> None:
+        self._streams.pop((stream.lane, stream.number), None)
 
     def _data(self, stream: Stream, data: bytes | memoryview, *, now: float) -> None:
         if stream.replied:

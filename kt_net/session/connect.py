@@ -190,7 +190,7 @@ class ConnectSession:
 
             engine.pump = pump
             _ResolverTimers(loop, resolver)
-            self._driver = DeviceDriver(loop, device, stack, pump)
+            self._driver = DeviceDriver(loop, device, stack)
             done.set()
 
         self._stack = stack
@@ -219,7 +219,7 @@ class ConnectSession:
         if engine is None or stack is None or plan is None or engine.shadow is None:
             return None
         now = engine.loop.now()
-        counters = engine.tunnel.stats()
+        counters = engine.lanes.stats()
         flows = stack.flow_stats(now=now)
         return SessionStats(
             cluster=engine.cluster.name,
@@ -232,7 +232,9 @@ class ConnectSession:
             connected_s=now - self._started,
             flows_open=len(flows),
             flows_total=engine.switchboard.opened_total,
-            tunnel=TunnelStats(counters.streams, counters.octets_sent, counters.octets_received, counters.rtt_s),
+            tunnel=TunnelStats(
+                counters.streams, counters.octets_sent, counters.octets_received, counters.rtt_s, engine.lanes.count
+            ),
             flows=flows,
         )
 

@@ -15,7 +15,7 @@ from enum import Enum
 from typing import Final
 
 #: Seconds of queue that a full lane may make on its path.
-QUEUE: Final = 0.015
+QUEUE: Final = 0.03
 #: Octets on the way at first, and at least: two frames of a lane that many streams share.
 FIRST: Final = 256 * 1024
 FLOOR: Final = 32 * 1024

@@ -40,6 +40,11 @@ class Hello:
     report: Mapping[str, Any] = field(default_factory=dict)
     version: int = VERSION
 
+    @property
+    def identity(self) -> bytes:
+        """Of the lane: the same whenever it goes on."""
+        return self.session + self.lane.to_bytes(2, "big")
+
     def emit(self) -> bytes:
         """The hello as it goes over the carrier."""
         body = json.dumps(dict(self.report), separators=(",", ":"), sort_keys=True).encode()

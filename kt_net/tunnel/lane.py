@@ -90,6 +90,11 @@ class Lane:
         return not (self._greeting or self._resuming)
 
     @property
+    def unacknowledged(self) -> int:
+        """Octets sent of which the other end has not said that it has them."""
+        return self.octets_sent - self._acknowledged_by_peer
+
+    @property
     def round_trip(self) -> float:
         """Of the path, as far as it is known: the shortest of what pings and data say. Seconds."""
         return min((trip for trip in (self.rtt, self._flight.round_trip) if trip is not None), default=0.0)
@@ -97,7 +102,7 @@ class Lane:
     @property
     def queued(self) -> bool:
         """Whether something waits for the carrier."""
-        return bool(self._out)
+        return bool(self._out) or self.octets_received - self._acknowledged_to_peer >= ACK_EVERY
 
     def send(self, buffers: list[bytes | memoryview], *, now: float) -> None:
         """One data record made of `buffers`."""
@@ -160,7 +165,7 @@ class Lane:
     def go_on(self) -> None:
         """The client has another carrier: say so, and wait for the agent's word. A lane that never began begins."""
         if self.peer is None:
-            self._out.append(self._hello.emit())
+            self._out = deque([self._hello.emit()])
             return
         report = {**self._hello.report, RESUME: True}
         self._resuming = True

@@ -102,6 +102,11 @@ class Tunnel:
                     self._lane.send(frames, now=now)
         return self._lane.data_to_send(now=now)
 
+    @property
+    def busy(self) -> bool:
+        """Whether `data_to_send` may give something."""
+        return self._lane.queued or self._mux.busy
+
     # -- time and events
 
     def next_timer(self) -> float | None:
@@ -125,6 +130,21 @@ class Tunnel:
         return TunnelCounters(self._mux.streams, lane.octets_sent, lane.octets_received, lane.rtt)
 
     # -- streams
+
+    @property
+    def ready(self) -> bool:
+        """Whether the other end has introduced itself, on this carrier too: what is sent goes out now."""
+        return self._lane.ready
+
+    @property
+    def streams(self) -> int:
+        """How many are open."""
+        return self._mux.streams
+
+    @property
+    def load(self) -> int:
+        """Octets in front of whatever is sent next: queued here, or on the way and not acknowledged."""
+        return self._mux.backlog + self._lane.unacknowledged
 
     @property
     def backlog(self) -> int:

@@ -90,7 +90,8 @@ def main() -> None:
     else:
         loop = Loop()
         stack = Stack(entropy=os.urandom, mtu=MTU, offload=True, config=StackConfig(pending_flows=8192))
-        DeviceDriver(loop, device, stack, App(stack, how).pump)
+        DeviceDriver(loop, device, stack)
+        loop.add_mover(App(stack, how).pump)
         run = loop.run
         if seconds:
             threading.Timer(float(seconds[0]), loop.stop).start()

@@ -205,7 +205,8 @@ class Running:
             subprocess.run(["ip", *words.split()], check=True)
         self.stack = Stack(entropy=os.urandom, mtu=mtu, offload=offload)
         self.relay = LoopbackRelay(self.loop, self.stack)
-        self._driver = DeviceDriver(self.loop, device, self.stack, self.relay.pump)
+        self._driver = DeviceDriver(self.loop, device, self.stack)
+        self.loop.add_mover(self.relay.pump)
 
     def __enter__(self) -> Running:
         self.loop.start("stack")

@@ -29,7 +29,8 @@ class World:
     def __init__(self) -> None:
         self.pair = Pair()
         self.stack = Stack(entropy=lambda n: bytes(n), mtu=1500, offload=False)
-        switchboard = Switchboard(self.pair.client)
+        switchboard = Switchboard()
+        switchboard.add(0, self.pair.client)
         resolver = Resolver(namespace="default", namespaces=[], entropy=lambda n: b"\x77\x01"[:n])
         self.relay = Relay(
             stack=self.stack, switchboard=switchboard, resolver=resolver, resolver_address=bytes([198, 19, 255, 253])
