@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+from kt_net.drivers.changes import Changes
 from kt_net.drivers.clock import monotonic
 from kt_net.drivers.lane import LaneDriver
 from kt_net.drivers.loop import Loop
@@ -100,6 +101,7 @@ class Lanes:
         self._wake = threading.Condition()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._dial_all, name="ktctl-dial", daemon=True)
+        self._changes = Changes(loop, self.probe)
         self._idle_at: float | None = None
         self._began = False  # the agent has said hello once
         #: Why the last carrier was of no use.
@@ -123,8 +125,15 @@ class Lanes:
             self._thread.join(CLOSE_SECONDS)
         self._loop.call_soon(self._go_away)
 
+    def probe(self, why: str) -> None:
+        """The way to the agent may be another one: ask now, and do not wait long for the answers."""
+        logger.debug("%s: probing", why)
+        for lane in self._lanes.values():
+            lane.tunnel.probe(now=self._loop.now())
+
     def close_carriers(self) -> None:
         """Once the loop has ended."""
+        self._changes.close()
         for lane in self._lanes.values():
             lane.driver.close_carrier()
 

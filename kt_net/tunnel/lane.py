@@ -72,6 +72,8 @@ class Lane:
         self._ping_at: float | None = None
         self._ping_sent: tuple[int, float] | None = None
         self._ping_count = 0
+        self._probed: float | None = None  # when, as long as nothing has come since
+        self._due_since: float | None = None  # so much is on its way that the peer has to acknowledge it
         #: Round trip of the last ping, seconds.
         self.rtt: float | None = None
         #: Nothing came for too long.
@@ -112,6 +114,8 @@ class Lane:
         self._replay.extend(buffers)
         self.octets_sent += length
         self._flight.sent(length, now=now)
+        if self._due_since is None and self.unacknowledged >= ACK_EVERY:
+            self._due_since = now
 
     # -- the carrier
 
@@ -121,7 +125,7 @@ class Lane:
         Raises:
             TunnelProtocolError: they break the protocol.
         """
-        self._heard = now
+        self._heard, self._probed = now, None
         view = memoryview(data)
         if self._greeting:
             self._in += view
@@ -160,7 +164,7 @@ class Lane:
         self._in.clear()
         self._left = 0
         self._greeting, self.silent = True, False
-        self._heard = self._ping_at = self._ping_sent = None
+        self._heard = self._ping_at = self._ping_sent = self._probed = self._due_since = None
 
     def go_on(self) -> None:
         """The client has another carrier: say so, and wait for the agent's word. A lane that never began begins."""
@@ -187,6 +191,7 @@ class Lane:
         """Everything from the offset `received` on."""
         self._check_and_forget(received)
         self._flight.restart(received, now=now)
+        self._due_since = now if self.unacknowledged >= ACK_EVERY else None
         self._resuming = False
         batch: list[bytes | memoryview] = []
         octets = 0
@@ -202,6 +207,7 @@ class Lane:
     def _acknowledged(self, offset: int, *, now: float) -> None:
         self._check_and_forget(offset)
         self._flight.acknowledged(offset, now=now)
+        self._due_since = now if self.unacknowledged >= ACK_EVERY else None
 
     def _check_and_forget(self, offset: int) -> None:
         if not self._acknowledged_by_peer <= offset <= self.octets_sent:
@@ -271,9 +277,20 @@ class Lane:
         self._ping_at = now + self._limits.ping_every
         self._out.append(_RECORD.pack(PING, PING_OCTETS) + self._ping_count.to_bytes(PING_OCTETS, "big"))
 
+    def probe(self, *, now: float) -> None:
+        """Something has changed on the way: ask for a sign of life, and wait for it less long. Without a carrier this does nothing."""
+        if self.ready and self._heard is not None:
+            self.ping(now=now)
+            self._probed = now
+
     def _dead_at(self) -> float | None:
         if self._heard is None or self.silent:
             return None
+        if self._probed is not None:
+            return self._probed + self._limits.dead_after_probe
+        if self._due_since is not None:
+            # Silence counts from when an answer was due: the peer had no reason to speak before.
+            return max(self._heard, self._due_since) + self._limits.dead_after_unacknowledged
         return self._heard + self._limits.dead_after
 
     def next_timer(self) -> float | None:

@@ -29,6 +29,8 @@ class Limits:
         hello: octets of a hello's body.
         ping_every: end-to-end ping.
         dead_after: no sign of life for so long: the carrier counts as dead.
+        dead_after_unacknowledged: the same while data is on its way that the peer has to acknowledge.
+        dead_after_probe: the same once it was asked for a sign of life because something has changed on this machine.
     """
 
     streams: int = 16384
@@ -40,3 +42,5 @@ class Limits:
     hello: int = 64 * 1024
     ping_every: float = 5.0
     dead_after: float = 15.0
+    dead_after_unacknowledged: float = 5.0
+    dead_after_probe: float = 2.0

@@ -183,3 +183,7 @@ class Tunnel:
     def ping(self, *, now: float) -> None:
         """Ask the other end for a sign of life now."""
         self._lane.ping(now=now)
+
+    def probe(self, *, now: float) -> None:
+        """Something has changed on this machine: see `Lane.probe`."""
+        self._lane.probe(now=now)

@@ -22,6 +22,7 @@ from kt_net.tunnel.events import (
 from kt_net.tunnel.frames import HEADER
 from kt_net.tunnel.limits import INITIAL_WINDOW, Limits
 from kt_net.tunnel.mux import Mux, Role
+from kt_net.tunnel.session import Tunnel
 from tests.quiet.tunnel.pair import Pair
 
 
@@ -216,6 +217,57 @@ def test_pings_measure_and_silence_is_noticed() -> None:
         events = list(pair.events(pair.client))
     assert events == [PeerSilent()]
     assert pair.now - silent_since == Limits().dead_after
+
+
+def silent_after(pair: Pair, tunnel: Tunnel) -> float:
+    """Seconds until `tunnel` says that nothing comes, when nothing does."""
+    since = pair.now
+    while True:
+        due = tunnel.next_timer()
+        assert due is not None
+        pair.now = due
+        tunnel.handle_timer(now=pair.now)
+        tunnel.data_to_send(now=pair.now)
+        if PeerSilent() in pair.events(tunnel):
+            return pair.now - since
+
+
+@pytest.mark.parametrize("of_agent", [False, True])
+def test_silence_is_noticed_sooner_while_data_is_unacknowledged(of_agent: bool) -> None:
+    pair = Pair()
+    stream = pair.client.open_stream(now=pair.now)
+    pair.client.send(stream, b"request", now=pair.now)
+    pair.carry()
+    sender = pair.agent if of_agent else pair.client
+    sender.send(stream, bytes(100_000), now=pair.now)
+    sender.data_to_send(now=pair.now)  # and it never arrives
+    assert silent_after(pair, sender) == pytest.approx(Limits().dead_after_unacknowledged)
+
+
+def test_a_little_data_that_needs_no_acknowledgement_is_no_reason() -> None:
+    pair = Pair()
+    stream = pair.client.open_stream(now=pair.now)
+    pair.client.send(stream, b"request", now=pair.now)
+    pair.client.data_to_send(now=pair.now)
+    assert silent_after(pair, pair.client) == pytest.approx(Limits().dead_after)
+
+
+def test_probe_is_answered_or_the_carrier_is_dead() -> None:
+    pair = Pair()
+    pair.client.probe(now=pair.now)
+    pair.carry()
+    pair.now += 1
+    pair.client.probe(now=pair.now)
+    pair.client.data_to_send(now=pair.now)  # lost
+    assert silent_after(pair, pair.client) == pytest.approx(Limits().dead_after_probe)
+
+
+def test_probe_without_a_carrier_does_nothing() -> None:
+    pair = Pair()
+    pair.client.carrier_lost()
+    pair.client.probe(now=pair.now)
+    assert pair.client.next_timer() is None
+    assert pair.client.data_to_send(now=pair.now) == []
     assert pair.client.next_timer() is None
 
 
