@@ -27,6 +27,7 @@ def connect(
     debug: flags.Debug = False,
     pod_creation_timeout: flags.PodTimeout = None,
     idle_exit: flags.IdleExit = None,
+    carrier: flags.Carrier = flags.CarrierForm.auto,
     state_dir: Annotated[
         str | None,
         typer.Option("--state-dir", metavar="DIR", help="where the host helper keeps its undo journal", hidden=True),
@@ -39,13 +40,15 @@ def connect(
     given.set_up_logging()
     printer = Printer("connect", given.form)
     raise typer.Exit(
-        guarded(printer, given.debug, lambda: _connect(given, printer, pod_creation_timeout, idle_exit, state_dir))
+        guarded(
+            printer,
+            given.debug,
+            lambda: _connect(given, printer, flags.Session(pod_creation_timeout, idle_exit, carrier), state_dir),
+        )
     )
 
 
-def _connect(
-    given: flags.Globals, printer: Printer, pod_seconds: float | None, idle_exit: float | None, state_dir: str | None
-) -> int:
+def _connect(given: flags.Globals, printer: Printer, asked: flags.Session, state_dir: str | None) -> int:
     from kt_net.host.client import DEFAULT_STATE, HostHelper
     from kt_net.host.privilege import become_invoker
     from kt_net.session.control import ControlServer
@@ -65,7 +68,7 @@ def _connect(
         except BaseException:
             helper.close()
             raise
-        session = _session(given, printer, pod_seconds, idle_exit, state_dir, helper)
+        session = _session(given, printer, asked, state_dir, helper)
         control = ControlServer(
             {
                 "status": lambda: _status(session),
@@ -93,18 +96,17 @@ def _connect(
 def _session(  # type: ignore[no-untyped-def]  # ConnectSession is imported late
     given: flags.Globals,
     printer: Printer,
-    pod_seconds: float | None,
-    idle_exit: float | None,
+    asked: flags.Session,
     state_dir: str,
     helper,
 ):
     from kt_net.session.connect import ConnectOptions, ConnectSession
 
-    options = ConnectOptions(session=session_options(given, pod_seconds, idle_exit), state_folder=state_dir)
+    options = ConnectOptions(session=session_options(given, asked), state_folder=state_dir)
     return ConnectSession(options, printer.step, helper)
 
 
-def session_options(given: flags.Globals, pod_seconds: float | None, idle_exit: float | None):  # type: ignore[no-untyped-def]
+def session_options(given: flags.Globals, asked: flags.Session):  # type: ignore[no-untyped-def]
     """`SessionOptions` from flags; imported late."""
     from kt_net.choreography.shadow import DEFAULT_IMAGE, IDLE_EXIT
     from kt_net.host.privilege import user_name
@@ -118,8 +120,9 @@ def session_options(given: flags.Globals, pod_seconds: float | None, idle_exit: 
         context=given.context,
         namespace=given.namespace,
         image=given.image or DEFAULT_IMAGE,
-        pod_seconds=pod_seconds or 60.0,
-        idle_exit=IDLE_EXIT if idle_exit is None else idle_exit,
+        pod_seconds=asked.pod_seconds or 60.0,
+        idle_exit=IDLE_EXIT if asked.idle_exit is None else asked.idle_exit,
+        carrier="" if asked.carrier is flags.CarrierForm.auto else asked.carrier.value,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Annotated, Any, TypeAlias
 
 import typer
@@ -34,6 +35,30 @@ IdleExit: TypeAlias = Annotated[
     float | None,
     typer.Option("--idle-exit", metavar="SECONDS", help="without a client the shadow pod ends after (default 600)"),
 ]
+
+
+class CarrierForm(StrEnum):
+    """Names of kt_net.kube.dial's forms, and "auto"."""
+
+    auto = "auto"
+    spdy = "spdy"
+    websocket = "websocket"
+    exec = "exec"
+
+
+Carrier: TypeAlias = Annotated[
+    CarrierForm,
+    typer.Option("--carrier", help="how the tunnel goes through the API server; auto tries, and remembers per cluster"),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The flags of every command that has a shadow pod."""
+
+    pod_seconds: float | None
+    idle_exit: float | None
+    carrier: CarrierForm
 
 
 @dataclass(slots=True)

@@ -26,6 +26,7 @@ def forward(
     debug: flags.Debug = False,
     pod_creation_timeout: flags.PodTimeout = None,
     idle_exit: flags.IdleExit = None,
+    carrier: flags.Carrier = flags.CarrierForm.auto,
 ) -> None:
     """One local port for one port of a pod, until Ctrl-C. Needs no root."""
     given = flags.of(context).merged(
@@ -34,18 +35,20 @@ def forward(
     given.set_up_logging()
     printer = Printer("forward", given.form)
     raise typer.Exit(
-        guarded(printer, given.debug, lambda: _forward(given, printer, pod, port, pod_creation_timeout, idle_exit))
+        guarded(
+            printer,
+            given.debug,
+            lambda: _forward(given, printer, pod, port, flags.Session(pod_creation_timeout, idle_exit, carrier)),
+        )
     )
 
 
-def _forward(
-    given: flags.Globals, printer: Printer, pod: str, port: str, pod_seconds: float | None, idle_exit: float | None
-) -> int:
+def _forward(given: flags.Globals, printer: Printer, pod: str, port: str, asked: flags.Session) -> int:
     from kt_cli.connect import session_options
     from kt_net.session.forward import LOCAL_HOST, ForwardSession
 
     with StopSwitch().installed() as switch:
-        session = ForwardSession(session_options(given, pod_seconds, idle_exit), printer.step, pod, port)
+        session = ForwardSession(session_options(given, asked), printer.step, pod, port)
 
         def ready() -> None:
             printer.result(

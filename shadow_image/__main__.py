@@ -7,6 +7,7 @@ import asyncio
 import logging
 import sys
 
+from shadow_image.bridge import bridge
 from shadow_image.caps import LISTEN_PORT
 from shadow_image.report import VERSION, report
 from shadow_image.server import serve
@@ -20,8 +21,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--allow", action="append", default=[], metavar="CIDR", help="dial nothing outside (repeatable)"
     )
+    parser.add_argument("--bridge", action="store_true", help="join standard input and output to a running agent")
     parser.add_argument("--version", action="version", version=VERSION)
     options = parser.parse_args(arguments)
+    if options.bridge:
+        return bridge(options.port)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s")
     asyncio.run(serve(report=report(), port=options.port, idle_exit=options.idle_exit, allowed=options.allow))
     return 0

@@ -35,6 +35,7 @@ DEFAULT_IMAGE: Final = "python:3.13-slim"
 AGENT_PORT: Final = 7777
 AGENT_FOLDER: Final = "/ktnet"
 AGENT_FILE: Final = "agent.pyz"
+AGENT_COMMAND: Final = ("python3", "-I", f"{AGENT_FOLDER}/{AGENT_FILE}")
 #: Seconds without a client after which the agent ends.
 IDLE_EXIT: Final = 600.0
 #: Seconds that the ended Job stays; its logs can be read that long.
@@ -141,9 +142,7 @@ def _pod(options: ShadowOptions) -> dict[str, Any]:
                 "image": options.image,
                 "imagePullPolicy": "IfNotPresent",
                 "command": [
-                    "python3",
-                    "-I",
-                    f"{AGENT_FOLDER}/{AGENT_FILE}",
+                    *AGENT_COMMAND,
                     "--port",
                     str(AGENT_PORT),
                     "--idle-exit",

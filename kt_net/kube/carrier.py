@@ -28,10 +28,13 @@ RECORD_OCTETS = 16 * 1024
 class Form(Protocol):
     """What the messages of a carrier's websocket mean; quiet (kt_net.wire.portforward, kt_net.wire.spdy)."""
 
-    #: What the far end said went wrong.
-    error: str
-    #: Why nothing more comes, when it is so.
-    ended: str
+    @property
+    def error(self) -> str:
+        """What the far end said went wrong."""
+
+    @property
+    def ended(self) -> str:
+        """Why nothing more comes, when it is so."""
 
     def opening(self) -> list[bytes]:
         """Messages that go first."""

@@ -85,6 +85,8 @@ class TlsConnection:
             try:
                 while left >= RECORD_OCTETS or not filled:
                     taken = read(left, room[filled:])
+                    if not taken:
+                        return filled  # the other end's farewell; after what came before it, it is said once more
                     filled += taken
                     left -= taken
             except ssl.SSLWantReadError:
@@ -92,7 +94,7 @@ class TlsConnection:
                     self.flush()  # an answer to a change of keys
                     self._more()
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-                break  # after what came before it the end is said once more
+                break  # likewise, without one
         return filled
 
     def _more(self) -> None:

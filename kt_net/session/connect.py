@@ -85,7 +85,7 @@ class ConnectSession:
         api = HttpKubeApi(cluster)
         self._engine = engine = Engine(cluster, api, options)
         engine.progress = self._progress
-        require(api, cluster.namespace)
+        require(api, cluster.namespace, carrier=options.carrier)
         self._progress(f"cluster {cluster.name} at {cluster.server}, namespace {cluster.namespace}")
         with ThreadPoolExecutor(max_workers=4, thread_name_prefix="ktctl-start") as pool:
             asked: Future[ClusterRanges] = pool.submit(detect_ranges, api, cluster.namespace)

@@ -26,11 +26,12 @@ from kt_net.errors import (
 from kt_net.kube.api import HttpKubeApi
 from kt_net.kube.carrier import WebsocketCarrier
 from kt_net.kube.config import Cluster
-from kt_net.kube.dial import open_carrier
+from kt_net.kube.dial import Dialler
 from kt_net.kube.run import undo_sequence
 from kt_net.kube.shadow import Shadow, start_shadow
 from kt_net.relay.streams import SessionEvent, Switchboard
 from kt_net.session.heartbeat import Heartbeat, micro_time
+from kt_net.session.home import remember_carrier, remembered_carrier
 from kt_net.session.lanes import Lanes
 from kt_net.tunnel.events import Forgotten, GoneOn, HelloReceived, PeerSilent
 
@@ -50,6 +51,7 @@ class SessionOptions:
         agent: the zipapp that the shadow pod runs.
         user: who this is, for others to see.
         pod_seconds: for the shadow pod to run.
+        carrier: the form of carriers (kt_net.kube.dial); "" to try.
         idle_exit: seconds without a client after which the agent ends.
     """
 
@@ -61,6 +63,7 @@ class SessionOptions:
     image: str = DEFAULT_IMAGE
     pod_seconds: float = 60.0
     idle_exit: float = IDLE_EXIT
+    carrier: str = ""
 
 
 class Engine:
@@ -76,6 +79,13 @@ class Engine:
         self._options = options
         self.loop = Loop()
         self.switchboard = Switchboard()
+        self._dialler = Dialler(
+            cluster,
+            cluster.namespace,
+            form=options.carrier,
+            likely=remembered_carrier(cluster.server),
+            works=self._carrier_found,
+        )
         self.lanes = Lanes(
             self.loop,
             self.switchboard,
@@ -147,7 +157,11 @@ class Engine:
         self._heartbeat.start()
 
     def _dial(self, seconds: float) -> WebsocketCarrier:
-        return open_carrier(self.cluster, self.cluster.namespace, self._up().pod, AGENT_PORT, seconds=seconds)
+        return self._dialler.dial(self._up().pod, AGENT_PORT, seconds=seconds)
+
+    def _carrier_found(self, form: str) -> None:
+        self.progress(f"carriers of form {form}")
+        remember_carrier(self.cluster.server, form)
 
     def _look(self) -> None:
         """Another shadow pod when this one leads nowhere any more."""

@@ -63,7 +63,7 @@ class ForwardSession:
         api = HttpKubeApi(cluster)
         self._engine = engine = Engine(cluster, api, options)
         engine.progress = self._progress
-        require(api, cluster.namespace)
+        require(api, cluster.namespace, carrier=options.carrier)
         self._progress(f"cluster {cluster.name} at {cluster.server}, namespace {cluster.namespace}")
         address = self._pod_address(api, check_namespace(cluster.namespace))
         request = Request(Network.TCP, address, self._remote)

@@ -6,6 +6,7 @@ Not here: what is said over the socket (control.py).
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from kt_net.errors import AlreadyConnected, HostRefused
 
 #: For tests, and for those who want it elsewhere.
 ENVIRONMENT = "KT_HOME"
+_CARRIERS = "carriers.json"
 
 
 def home() -> Path:
@@ -58,3 +60,30 @@ def is_claimed() -> bool:
     except HostRefused:
         return False
     return False
+
+
+def remembered_carrier(server: str) -> str:
+    """The form of carrier that worked with this API server the last time; "" when nobody knows."""
+    try:
+        found = json.loads((home() / _CARRIERS).read_text())
+    except (OSError, ValueError):
+        return ""
+    form = found.get(server) if isinstance(found, dict) else None
+    return form if isinstance(form, str) else ""
+
+
+def remember_carrier(server: str, form: str) -> None:
+    """Write it down; where that cannot be, it is found out again the next time."""
+    file = home() / _CARRIERS
+    try:
+        known = json.loads(file.read_text())
+    except (OSError, ValueError):
+        known = {}
+    known = {**(known if isinstance(known, dict) else {}), server: form}
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        beside = file.with_suffix(f".{os.getpid()}")
+        beside.write_text(json.dumps(known, indent=1) + "\n")
+        beside.replace(file)
+    except OSError:
+        pass

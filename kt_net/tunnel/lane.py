@@ -225,8 +225,8 @@ class Lane:
                 return view
         kind, length = _RECORD.unpack_from(self._in)
         if kind == DATA:
-            if length > MAX_RECORD_DATA:
-                raise TunnelProtocolError(f"a data record of {length} octets")
+            if length > MAX_RECORD_DATA or self._resuming:
+                raise TunnelProtocolError(f"a data record of {length} octets" + ", too early" * self._resuming)
             self._left = length
             self._in.clear()
             return view

@@ -39,7 +39,8 @@ class Role(Enum):
 
 #: The largest stream number; a session that gets there opens no more.
 MAX_STREAM: Final = 0xFFFFFFFF
-#: Numbers of streams that a peer may leave out and use later.
+#: Numbers that a peer has left out and may use later; beyond, the lowest count as used. Some never come: a stream that is reset before it
+#: was announced is never told of.
 MAX_SKIPPED: Final = 1024
 _MAX_CREDIT: Final = 0xFFFFFFFF
 
@@ -91,7 +92,7 @@ class Mux:
         self._next_number: int = role.value if after is None else after._next_number
         self._our_parity = role.value & 1
         self._last_peer_number = 0
-        self._skipped: set[int] = set()  # numbers below that one which the peer has not used yet
+        self._skipped: dict[int, None] = {}  # numbers below that one which the peer has not used yet, ascending
         self._streams: dict[int, _Stream] = {}
         self._peers_open = 0
         self._events: deque[TunnelEvent] = deque()
@@ -231,9 +232,11 @@ class Mux:
 
     def frames_to_send(self, limit: int) -> list[bytes | memoryview]:
         """Frames of about `limit` octets, in order."""
-        frames: list[bytes | memoryview] = list(self._control)
-        self._control.clear()
-        octets = len(frames) * HEADER.size
+        frames: list[bytes | memoryview] = []
+        octets = 0
+        while self._control and octets < limit:
+            frames.append(self._control.popleft())
+            octets += HEADER.size
         while self._ready and octets < limit:
             stream = self._ready.popleft()
             stream.scheduled = False
@@ -382,12 +385,12 @@ class Mux:
         """Numbers rise, but a peer with threads (hashicorp/yamux is one) may announce a stream before one of a lower number."""
         last = self._last_peer_number
         if number < last:
-            self._skipped.discard(number)
+            del self._skipped[number]
             return
-        if last:
-            if len(self._skipped) + (number - last) // 2 > MAX_SKIPPED:
-                raise TunnelProtocolError(f"the peer opened stream {number} after {last}")
-            self._skipped.update(range(last + 2, number, 2))
+        first = last + 2 if last else number % 2 or 2
+        self._skipped.update(dict.fromkeys(range(max(first, number - 2 * MAX_SKIPPED), number, 2)))
+        while len(self._skipped) > MAX_SKIPPED:
+            del self._skipped[next(iter(self._skipped))]
         self._last_peer_number = number
 
     def _was_open(self, number: int) -> bool:
