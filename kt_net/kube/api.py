@@ -73,7 +73,12 @@ class HttpKubeApi:
             if cluster.server_name:
                 options["server_hostname"] = cluster.server_name
         proxy = cluster.proxy
-        self._pool = urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
+        if proxy:
+            self._pool: urllib3.PoolManager = urllib3.ProxyManager(
+                proxy, proxy_headers=cluster.proxy_headers(), **options
+            )
+        else:
+            self._pool = urllib3.PoolManager(**options)
         self._clock_offset = 0.0
 
     def server_time(self) -> float:

@@ -10,10 +10,11 @@ import logging
 import os
 import socket
 import ssl
+from base64 import b64encode
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from kt_net.addr import IPAddress
 from kt_net.choreography.names import check_namespace
@@ -63,6 +64,14 @@ class Cluster:
         if proxy_bypass(self.host):
             return None
         return getproxies().get(urlsplit(self.server).scheme)
+
+    def proxy_headers(self) -> dict[str, str]:
+        """What the proxy wants of us: the name and password of its URL (RFC 7617)."""
+        parts = urlsplit(self.proxy or "")
+        if not parts.username:
+            return {}
+        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        return {"Proxy-Authorization": "Basic " + b64encode(user.encode()).decode()}
 
     def addresses(self) -> list[IPAddress]:
         """Of the API server (of the proxy, when one is used), as this machine resolves them now.

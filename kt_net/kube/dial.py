@@ -9,18 +9,17 @@ Not here: the connection once it is there (carrier.py).
 from __future__ import annotations
 
 import socket
-from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from typing import Final
-from urllib.parse import unquote, urlencode, urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import websocket
 
 from kt_net.choreography.names import CONTAINER
 from kt_net.choreography.shadow import AGENT_COMMAND
-from kt_net.errors import AdmissionRefused, KtError, PermissionMissing, RequestRefused, TunnelLost
+from kt_net.errors import AdmissionRefused, ApiUnreachable, KtError, PermissionMissing, RequestRefused, TunnelLost
 from kt_net.kube.carrier import Form, WebsocketCarrier
 from kt_net.kube.config import Cluster
 from kt_net.kube.refusals import refusal, unreachable
@@ -152,10 +151,12 @@ def _connected(cluster: Cluster, seconds: float) -> socket.socket | TlsConnectio
     proxy = cluster.proxy
     if proxy:
         parts = urlsplit(proxy)
+        if parts.scheme != "http":
+            raise ApiUnreachable(
+                f"a proxy of kind {parts.scheme} cannot be used", next_step="name an HTTP proxy, http://"
+            )
         http = HTTPConnection(parts.hostname or "", parts.port or 80, timeout=seconds)
-        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else ""
-        headers = {"Proxy-Authorization": "Basic " + b64encode(user.encode()).decode()} if user else {}
-        http.set_tunnel(cluster.host, cluster.port, headers)
+        http.set_tunnel(cluster.host, cluster.port, cluster.proxy_headers())
     else:
         http = HTTPConnection(cluster.host, cluster.port, timeout=seconds)
     http.connect()  # sets TCP_NODELAY, too

@@ -63,6 +63,18 @@ class LabBackend:
         return self.lab.laptop_argv(command)
 
 
+class HereBackend(LabBackend):
+    """The lab's cluster, seen from this machine instead of the laptop."""
+
+    def __init__(self, lab: LabBackend) -> None:
+        self.lab = lab.lab
+        self.kubeconfig = lab.kubeconfig
+        self.python_image = lab.python_image
+
+    def laptop_argv(self, command: list[str]) -> list[str]:
+        return command
+
+
 class KubeconfigBackend:
     """A cluster of one's own (kind is one, too); the samples come with stock images. This machine is the laptop."""
 

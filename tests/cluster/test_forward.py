@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from tests.cluster.backend import Backend, LabBackend, wait_nothing_of_ours
+from tests.cluster.backend import Backend, HereBackend, LabBackend, wait_nothing_of_ours
 from tests.cluster.ktctl import Ktctl, ktctl
 
 
@@ -21,7 +21,7 @@ def echo_pod(backend: Backend) -> str:
 def test_forwards_with_half_close(lab: LabBackend, echo_pod: str) -> None:
     # On this machine, not in the laptop: the test itself is the program that connects.
     arguments = ("--kubeconfig", str(lab.kubeconfig), "--image", lab.python_image)
-    direct = _Here(lab)
+    direct = HereBackend(lab)
     with Ktctl(direct, "forward", echo_pod, "0:7000", *arguments) as running:
         port = running.wait_ready()["port"]
         for size in (1, 100_000, 3_000_000):
@@ -31,7 +31,7 @@ def test_forwards_with_half_close(lab: LabBackend, echo_pod: str) -> None:
 
 def test_closed_port_resets(lab: LabBackend, echo_pod: str) -> None:
     arguments = ("--kubeconfig", str(lab.kubeconfig), "--image", lab.python_image)
-    with Ktctl(_Here(lab), "forward", echo_pod, "0:9", *arguments) as running:
+    with Ktctl(HereBackend(lab), "forward", echo_pod, "0:9", *arguments) as running:
         port = running.wait_ready()["port"]
         with (
             pytest.raises(ConnectionResetError),
@@ -43,24 +43,12 @@ def test_closed_port_resets(lab: LabBackend, echo_pod: str) -> None:
 def test_taken_port_and_missing_pod(lab: LabBackend, echo_pod: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        code, answer = ktctl(_Here(lab), "forward", echo_pod, f"{port}:7000", "--kubeconfig", str(lab.kubeconfig))
+        code, answer = ktctl(HereBackend(lab), "forward", echo_pod, f"{port}:7000", "--kubeconfig", str(lab.kubeconfig))
     assert (code, answer["error"]["class"]) == (34, "AddressInUse")
-    code, answer = ktctl(_Here(lab), "forward", "no-such-pod", "0:7000", "--kubeconfig", str(lab.kubeconfig))
+    code, answer = ktctl(HereBackend(lab), "forward", "no-such-pod", "0:7000", "--kubeconfig", str(lab.kubeconfig))
     assert (code, answer["error"]["class"]) == (20, "ObjectMissing")
-    code, answer = ktctl(_Here(lab), "forward", echo_pod, "http", "--kubeconfig", str(lab.kubeconfig))
+    code, answer = ktctl(HereBackend(lab), "forward", echo_pod, "http", "--kubeconfig", str(lab.kubeconfig))
     assert (code, answer["error"]["class"]) == (2, "UsageFault")
-
-
-class _Here(LabBackend):
-    """The lab's cluster, seen from this machine instead of the laptop."""
-
-    def __init__(self, lab: LabBackend) -> None:
-        self.lab = lab.lab
-        self.kubeconfig = lab.kubeconfig
-        self.python_image = lab.python_image
-
-    def laptop_argv(self, command: list[str]) -> list[str]:
-        return command
 
 
 def exchange(port: int, data: bytes) -> bytes:
