@@ -2,7 +2,7 @@
 
 Four ways to one pod: through the TUN of `ktctl connect`; `kubectl port-forward`; one plain port-forward websocket; and straight from
 the node, which is the limit. Figures go to build/bench.json: three runs, median and spread; each ratio is ours / kubectl's of the same
-run.
+run. `python -m tests.bench.tunnel profile down|up FLOWS` says where the client's time goes, and whose the processors are meanwhile.
 
 Not here: the pod's side (far.py), one measurement (near.py, carriers.py).
 """
@@ -289,8 +289,51 @@ def report(runs: list[Figures], load: tuple[float, float, float]) -> Figures:
     }
 
 
+def by_process() -> dict[str, float]:
+    """Processor seconds so far of everything that a transfer passes."""
+    wanted = {b"ktctl\0connect": "client", b"agent.pyz": "agent", b"port-forward": "kubectl", b"near.py": "the program"}
+    wanted |= {name.encode(): name for name in ("kube-apiserver", "kubelet", "containerd")}
+    found: dict[str, float] = {}
+    for entry in Path("/proc").iterdir():
+        line = _command_line(entry) if entry.name.isdigit() else b""
+        who = next((name for part, name in wanted.items() if part in line and b"nsenter" not in line), "")
+        if who:
+            with contextlib.suppress(OSError):
+                found[who] = found.get(who, 0.0) + Watched(int(entry.name)).cpu()
+    return found
+
+
+def profile(way: str, flows: int) -> None:
+    """One transfer of ours, watched, and one of kubectl's."""
+    lab = LabBackend()
+    lab.up()
+    written = Path("build/profile.txt").absolute()
+    written.parent.mkdir(exist_ok=True)
+    watch = {"PYTHONPATH": str(Path(__file__).with_name("watch")), "WATCH_TO": str(written)}
+    for watched in (False, True):
+        connect = Ktctl(lab, "connect", "--image", lab.python_image, env=watch if watched else None)
+        with connect as ours, pod(lab) as address, kubectl(lab):
+            ours.wait_ready()
+            same = Target("ours", lab.laptop_argv, address, {9000: 9000})
+            for target in (same,) if watched else (same, Target("kubectl", lab.laptop_argv, "127.0.0.1", LOCAL)):
+                before = by_process()
+                found = target.run(
+                    "bulk", host=target.host, port=target.ports[9000], way=way, flows=flows, octets=4 * OCTETS
+                )
+                print(
+                    f"{target.name}: {found['mb_s']:.0f} MB/s{', watched' if watched else ''}; processor seconds per GB:"
+                )
+                for who, seconds in sorted(by_process().items()):
+                    if seconds - before.get(who, 0.0) > 0.05:
+                        print(f"  {who:<16} {(seconds - before.get(who, 0.0)) / (4 * OCTETS) * 1e9:.2f}")
+    print(written.read_text())
+
+
 def main() -> None:
     """See above."""
+    if sys.argv[1:2] == ["profile"]:
+        profile(sys.argv[2], int(sys.argv[3]))
+        return
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else RUNS
     lab = LabBackend()
     lab.up()
