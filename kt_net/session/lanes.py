@@ -106,6 +106,7 @@ class Lanes:
         self._began = False  # the agent has said hello once
         #: Why the last carrier was of no use.
         self.trouble = ""
+        self._anew = False  # users were told that the agent has begun anew
         self._broken = False  # users were told that the way is cut, and not yet that it is whole
 
     # -- for the engine
@@ -168,7 +169,7 @@ class Lanes:
     def _works(self, lane: _Lane) -> None:
         lane.attached = self._began = True
         if self._broken and all(other.attached for other in self._lanes.values()):
-            self._broken = False
+            self._broken = self._anew = False
             self._progress("connected again")
 
     def silent(self, number: int) -> None:
@@ -177,7 +178,9 @@ class Lanes:
 
     def forgotten(self, number: int) -> None:
         """The agent knows nothing of a lane any more: its streams are over, and it begins anew."""
-        self._progress("the agent has begun anew; reconnecting")
+        if not self._anew:
+            self._anew = True
+            self._progress("the agent has begun anew; reconnecting")
         self._begin_anew(self._lanes[number])
 
     def begin_anew(self) -> None:
