@@ -20,7 +20,7 @@ class Caps:
     Attributes:
         sessions: lanes of clients at once, and carriers that have not said yet whose they are. A client has three to six.
         connecting: connects in progress at once, of one session; more are refused at once.
-        unwritten: octets received for pod-side sockets that have not taken them, of one session; the stream that goes beyond is reset.
+        unwritten: octets received for pod-side sockets that have not taken them, of one session; beyond it the stream with most is reset.
         backlog: octets read from pod-side sockets and not yet on the carrier, of one session; beyond it no socket is read.
         connect_seconds: for a TCP connect, all addresses of a name together.
         hello_seconds: for a carrier to say hello.

@@ -91,6 +91,8 @@ class DatagramConnection:
         self._parser = DatagramParser()
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(sock.fileno(), self._readable)
+        #: Datagrams are sent or dropped: nothing waits.
+        self.unwritten = 0
         #: Datagrams dropped because the stream had no room or the kernel none.
         self.dropped = 0
 

@@ -48,6 +48,8 @@ MAX_REQUEST_OCTETS = 262
 class Connection(Protocol):
     """What the session asks of a pod-side connection."""
 
+    @property
+    def unwritten(self) -> int: ...
     def data(self, data: bytes | memoryview) -> None: ...
     def room(self) -> None: ...
     def finished(self) -> None: ...
@@ -336,11 +338,12 @@ class Session(asyncio.Protocol):
     def _data(self, stream: int, data: bytes | memoryview) -> None:
         connection = self._connections.get(stream)
         if connection is not None:
+            connection.data(data)
             if self.unwritten > self._caps.unwritten:
-                connection.abort()
-                self.reset(stream)
-            else:
-                connection.data(data)
+                # Not whoever happens to send now: the one whose socket takes least.
+                worst = max(self._connections, key=lambda number: self._connections[number].unwritten)
+                self._connections[worst].abort()
+                self.reset(worst)
             return
         opening = self._openings.get(stream)
         if opening is None:

@@ -26,7 +26,8 @@ class TcpConnection(asyncio.Protocol):
         self._session = session
         self._stream = stream
         self._transport: asyncio.Transport | None = None
-        self._unwritten = 0
+        #: Octets of the client that the socket has not taken.
+        self.unwritten = 0
         self._reading = True
         self._pod_finished = False
         self._client_finished = False
@@ -56,7 +57,7 @@ class TcpConnection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """The kernel has taken everything."""
-        self._taken(self._unwritten)
+        self._taken(self.unwritten)
 
     def pause_writing(self) -> None:
         """Counted by `data`."""
@@ -68,7 +69,7 @@ class TcpConnection(asyncio.Protocol):
         self._gone = True
         if exc is not None or not (self._pod_finished and self._client_finished):
             self._session.reset(self._stream)
-        self._session.forget(self._stream, self._unwritten)
+        self._session.forget(self._stream, self.unwritten)
 
     # -- from the session
 
@@ -76,10 +77,10 @@ class TcpConnection(asyncio.Protocol):
         """Payload from the client."""
         if self._transport is None or self._gone or self._transport.is_closing():
             return
-        self._unwritten += len(data)
+        self.unwritten += len(data)
         self._session.unwritten += len(data)
         self._transport.write(data)
-        self._taken(self._unwritten - self._transport.get_write_buffer_size())
+        self._taken(self.unwritten - self._transport.get_write_buffer_size())
 
     def room(self) -> None:
         """The stream has room again."""
@@ -101,7 +102,7 @@ class TcpConnection(asyncio.Protocol):
         if self._gone:
             return
         self._gone = True
-        self._session.forget(self._stream, self._unwritten)
+        self._session.forget(self._stream, self.unwritten)
         if self._transport is not None:
             sock = self._transport.get_extra_info("socket")
             if sock is not None and sock.fileno() >= 0:
@@ -122,11 +123,11 @@ class TcpConnection(asyncio.Protocol):
 
     def _taken(self, octets: int) -> None:
         if octets > 0:
-            self._unwritten -= octets
+            self.unwritten -= octets
             self._session.unwritten -= octets
             self._session.consume(self._stream, octets)
         self._close_when_done()
 
     def _close_when_done(self) -> None:
-        if self._pod_finished and self._client_finished and not self._unwritten and self._transport is not None:
+        if self._pod_finished and self._client_finished and not self.unwritten and self._transport is not None:
             self._transport.close()

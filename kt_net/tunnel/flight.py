@@ -16,9 +16,10 @@ from typing import Final
 
 #: Seconds of queue that a full lane may make on its path.
 QUEUE: Final = 0.03
-#: Octets on the way at first, and at least: two frames of a lane that many streams share.
-FIRST: Final = 256 * 1024
-FLOOR: Final = 32 * 1024
+#: Octets on the way at first, and at least. On a link of 2 Mbit/s they are a quarter of a second, which somebody may have to wait behind
+#: them; with half of it such a link is not filled. The first rounds double it.
+FIRST: Final = 64 * 1024
+FLOOR: Final = 64 * 1024
 #: An acknowledgement of fewer octets comes from a timer, and says nothing about the path.
 PROMPT: Final = 16 * 1024
 #: Seconds after which the shortest round trip is to be seen again.

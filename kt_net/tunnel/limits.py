@@ -13,6 +13,8 @@ INITIAL_WINDOW = 256 * 1024
 MAX_FRAME_PAYLOAD = 64 * 1024
 #: The same while several streams want to send.
 FAIR_FRAME_PAYLOAD = 16 * 1024
+#: A frame is cut to what the lane has room for, but not into crumbs.
+SMALLEST_PIECE = 4 * 1024
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from kt_net.tunnel.events import (
 )
 from kt_net.tunnel.flight import QUEUE
 from kt_net.tunnel.frames import HEADER, VERSION, Flag, FrameType, GoAwayCode
-from kt_net.tunnel.limits import FAIR_FRAME_PAYLOAD, INITIAL_WINDOW, MAX_FRAME_PAYLOAD, Limits
+from kt_net.tunnel.limits import FAIR_FRAME_PAYLOAD, INITIAL_WINDOW, MAX_FRAME_PAYLOAD, SMALLEST_PIECE, Limits
 from kt_net.tunnel.states import StateHolder, StreamInput
 
 
@@ -240,7 +240,7 @@ class Mux:
         while self._ready and octets < limit:
             stream = self._ready.popleft()
             stream.scheduled = False
-            piece = FAIR_FRAME_PAYLOAD if self._ready else MAX_FRAME_PAYLOAD
+            piece = min(FAIR_FRAME_PAYLOAD if self._ready else MAX_FRAME_PAYLOAD, max(limit - octets, SMALLEST_PIECE))
             octets += self._frame(stream, min(piece, stream.room, stream.out_octets), frames)
         return frames
 

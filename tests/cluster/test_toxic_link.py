@@ -28,10 +28,17 @@ STALL = 1.0
 PATIENCE = 60
 
 #: In the laptop: exchanges of 64 octets on each connection for as long as the transfer takes; prints JSON.
-PROGRAM = """
+PROGRAM = r"""
 import json, socket, sys, threading, time
 sys.path.insert(0, sys.argv[1])
-import transfer
+from transfer import BLOCK, SEED, block, digest, down
+
+def up(octets):
+    with socket.create_connection(("bytes", 9000), timeout=60) as connection:
+        connection.sendall(b"PUT %d\n" % octets)
+        for start in range(0, octets, BLOCK):
+            connection.sendall(block(SEED)[: octets - start])
+        return connection.makefile().readline().strip() == digest(octets, SEED)
 
 def exchange(connection):
     connection.sendall(bytes(64))
@@ -61,7 +68,7 @@ threads = [threading.Thread(target=interactive, args=(connection,)) for connecti
 for thread in threads: thread.start()
 time.sleep(1)
 at = time.monotonic()
-equal = getattr(transfer, sys.argv[2])(int(sys.argv[3]))
+equal = {"down": down, "up": up}[sys.argv[2]](int(sys.argv[3]))
 seconds = time.monotonic() - at
 stop.set()
 for thread in threads: thread.join()

@@ -62,8 +62,10 @@ class Direction:
         loop = asyncio.get_running_loop()
         free = arrival = loop.time()
         while True:
+            waited = self._queue.empty()
             entered, half, data = await self._queue.get()
-            free = max(free, loop.time()) + len(data) / RATE
+            # While packets wait, what a sleep was too long is made up for.
+            free = (max(free, loop.time()) if waited else free) + len(data) / RATE
             await asyncio.sleep(free - loop.time())
             arrival = max(arrival, free + DELAY + self._random.uniform(0, JITTER))
             half.arriving.put_nowait((arrival, data))

@@ -136,6 +136,8 @@ def test_budget_bounds_all_streams_and_comes_back_with_their_ends(reset: bool) -
     budget = 3 * MIB
     path = Distance(delay=0.02, limits=Limits(window_budget=budget))
     streams = [path.open() for _ in range(8)]
+    for _ in range(4):
+        path.turn()  # all announced before the first has much to send
     most = 0
     for _ in range(150):
         for stream in streams:
