@@ -145,12 +145,20 @@ class Proxy:
                 client, _ = self._listening.accept()
             except OSError:
                 return
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+            threading.Thread(target=self._connection, args=(client,), daemon=True).start()
+
+    def _connection(self, client: socket.socket) -> None:
+        try:
+            self._serve(client)
+        except OSError:
+            pass  # one end has reset it: the connection is over
 
     def _serve(self, client: socket.socket) -> None:
         head = b""
         while b"\r\n\r\n" not in head:
             head += client.recv(4096) or b"\r\n\r\n"
+        if not head.strip():
+            return  # opened and closed without a word
         lines = head.decode().split("\r\n")
         headers = dict(line.lower().split(": ", 1) for line in lines[1:] if ": " in line)
         if headers.get("proxy-authorization", "") != self._wanted.lower():
