@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from kt_net.errors import TunnelLost
-from kt_net.kube.tls import TlsConnection
+from kt_net.kube.tls import RECORD_OCTETS, TlsConnection
 from kt_net.wire.websocket import BINARY, CLOSE, KEY_OCTETS, PING, PONG, FrameParser, Piece, frame_header, masked
 
 #: Octets of one read, and of all reads of one `receive`: others get their turn.
@@ -21,8 +21,6 @@ READ_OCTETS = 256 * 1024
 TURN_OCTETS = 256 * 1024
 #: One message; small ones are slow on the way through the API server, large ones keep others waiting.
 MESSAGE_OCTETS = 128 * 1024
-#: The largest piece of TLS (RFC 8446 section 5.1).
-RECORD_OCTETS = 16 * 1024
 
 
 class Form(Protocol):

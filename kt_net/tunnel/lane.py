@@ -104,7 +104,11 @@ class Lane:
     @property
     def queued(self) -> bool:
         """Whether something waits for the carrier."""
-        return bool(self._out) or self.octets_received - self._acknowledged_to_peer >= ACK_EVERY
+        return bool(self._out) or self._owes_acknowledgement
+
+    @property
+    def _owes_acknowledgement(self) -> bool:
+        return self.octets_received - self._acknowledged_to_peer >= ACK_EVERY
 
     def send(self, buffers: list[bytes | memoryview], *, now: float) -> None:
         """One data record made of `buffers`."""
@@ -150,7 +154,7 @@ class Lane:
 
     def data_to_send(self, *, now: float) -> list[bytes | memoryview]:
         """Everything that waits for the carrier, in order."""
-        if self.octets_received - self._acknowledged_to_peer >= ACK_EVERY and self.ready:
+        if self._owes_acknowledgement and self.ready:
             self._acknowledge()
         if self._heard is None and self._out:
             self._heard = now  # from now on the peer may be silent
@@ -189,9 +193,8 @@ class Lane:
 
     def _send_again(self, received: int, *, now: float) -> None:
         """Everything from the offset `received` on."""
-        self._check_and_forget(received)
+        self._arrived(received, now=now)
         self._flight.restart(received, now=now)
-        self._due_since = now if self.unacknowledged >= ACK_EVERY else None
         self._resuming = False
         batch: list[bytes | memoryview] = []
         octets = 0
@@ -204,16 +207,13 @@ class Lane:
         if octets:
             self._out += [_RECORD.pack(DATA, octets), *batch]
 
-    def _acknowledged(self, offset: int, *, now: float) -> None:
-        self._check_and_forget(offset)
-        self._flight.acknowledged(offset, now=now)
-        self._due_since = now if self.unacknowledged >= ACK_EVERY else None
-
-    def _check_and_forget(self, offset: int) -> None:
+    def _arrived(self, offset: int, *, now: float) -> None:
+        """The other end has everything up to `offset`."""
         if not self._acknowledged_by_peer <= offset <= self.octets_sent:
             raise TunnelProtocolError(f"offset {offset} acknowledged, {self.octets_sent} sent")
         self._forget(offset - self._acknowledged_by_peer)
         self._acknowledged_by_peer = offset
+        self._due_since = now if self.unacknowledged >= ACK_EVERY else None
 
     def _record(self, view: memoryview, *, now: float) -> memoryview:
         """Take one record's head (and body, when it is not data) off `view`."""
@@ -243,7 +243,9 @@ class Lane:
 
     def _control(self, kind: int, body: bytes, *, now: float) -> None:
         if kind == ACK:
-            self._acknowledged(*_OFFSET.unpack(body), now=now)
+            (offset,) = _OFFSET.unpack(body)
+            self._arrived(offset, now=now)
+            self._flight.acknowledged(offset, now=now)
         elif kind == RESUMED:
             self._send_again(*_OFFSET.unpack(body), now=now)
         elif kind == FORGOTTEN:

@@ -58,8 +58,10 @@ class ExecBridge:
         return "the bridge in the pod has ended" if self._text[STATUS] else ""
 
     def _status(self) -> str:
+        if not self._text[STATUS]:
+            return ""  # asked once a piece: as nearly always, it has not ended
         try:
-            status = json.loads(self._text[STATUS] or "{}")
+            status = json.loads(self._text[STATUS])
         except (ValueError, RecursionError):
             return self._text[STATUS]  # not whole yet, or no Status
         if not isinstance(status, dict) or status.get("status") == "Success":

@@ -129,13 +129,17 @@ class SpdyForward:
         at, end = 0, len(view)
         while at < end:
             if self._left:
-                taken = view[at : at + self._left] if at or self._left < end else view
+                taken = view[at : at + self._left]
                 at += len(taken)
                 self._left -= len(taken)
-                if self._stream == DATA and (self._left or not self._flags):
+                if self._stream == DATA:
                     out.append(taken)
+                elif self._stream == ERRORS:
+                    self.error = (self.error + bytes(taken).decode("utf-8", "replace"))[:MAX_ERROR]
                 else:
-                    self._payload(taken, out)
+                    self._body += taken
+                if not self._left:
+                    self._end_of_frame()
                 continue
             missing = _HEADER.size - len(self._head)
             self._head += view[at : at + missing]
@@ -153,32 +157,19 @@ class SpdyForward:
             if self._left > _MAX_CONTROL:
                 raise CarrierProtocolError(f"a SPDY control frame of {self._left} octets")
             self._stream, self._kind = 0, stream & 0xFFFF
-            if not self._left:
-                self._controlled(b"")
-            return
-        if stream not in (ERRORS, DATA):
-            raise CarrierProtocolError(f"SPDY data on stream {stream}")
-        self._stream = stream
-        if not self._left:
-            self._end_of_frame()
-
-    def _payload(self, piece: memoryview, out: list[memoryview]) -> None:
-        if self._stream == DATA:
-            out.append(piece)
-        elif self._stream == ERRORS:
-            self.error = (self.error + bytes(piece).decode("utf-8", "replace"))[:MAX_ERROR]
+        elif stream in (ERRORS, DATA):
+            self._stream = stream
         else:
-            self._body += piece
-            if not self._left:
-                body = bytes(self._body)
-                self._body.clear()
-                self._controlled(body)
-            return
+            raise CarrierProtocolError(f"SPDY data on stream {stream}")
         if not self._left:
             self._end_of_frame()
 
     def _end_of_frame(self) -> None:
-        if self._flags & _FIN and self._stream == DATA:
+        if not self._stream:
+            body = bytes(self._body)
+            self._body.clear()
+            self._controlled(body)
+        elif self._flags & _FIN and self._stream == DATA:
             self.ended = "the far end closed it"
 
     def _controlled(self, body: bytes) -> None:
