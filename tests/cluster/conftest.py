@@ -6,6 +6,8 @@ import itertools
 import json
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,3 +69,25 @@ def laptop(backend: Backend) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@pytest.fixture
+def echo_pod(backend: Backend) -> str:
+    """The name of a pod of the echo sample."""
+    return backend.kubectl("get", "pods", "-l", "app=echo", "-o", "jsonpath={.items[0].metadata.name}")
+
+
+@pytest.fixture
+def variant(lab: LabBackend, tmp_path: Path) -> Callable[..., str]:
+    """Writes the administrator's kubeconfig with changes; its path."""
+
+    def write(*, cluster: dict[str, Any] | None = None, user: dict[str, Any] | None = None) -> str:
+        config = json.loads(lab.kubeconfig.read_text())
+        config["clusters"][0]["cluster"] |= cluster or {}
+        if user is not None:
+            config["users"][0]["user"] = user
+        file = tmp_path / "kubeconfig"
+        file.write_text(json.dumps(config))
+        return str(file)
+
+    return write

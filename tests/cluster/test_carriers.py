@@ -15,38 +15,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from tests.cluster.backend import Backend, HereBackend, LabBackend, wait_nothing_of_ours
+from tests.cluster.backend import HereBackend, LabBackend, wait_nothing_of_ours
 from tests.cluster.ktctl import Ktctl, ktctl
 from tests.cluster.test_forward import exchange
 from tests.lab import pki
 
 SIZE = 3_000_000
-
-
-@pytest.fixture
-def echo_pod(backend: Backend) -> str:
-    return backend.kubectl("get", "pods", "-l", "app=echo", "-o", "jsonpath={.items[0].metadata.name}")
-
-
-@pytest.fixture
-def variant(lab: LabBackend, tmp_path: Path) -> Callable[..., str]:
-    """Writes a kubeconfig like the lab's with something else in it."""
-
-    def write(*, cluster: dict[str, Any] | None = None, user: dict[str, Any] | None = None) -> str:
-        config = yaml.safe_load(lab.kubeconfig.read_text())
-        config["clusters"][0]["cluster"] |= cluster or {}
-        if user is not None:
-            config["users"][0]["user"] = user
-        file = tmp_path / "variant.conf"
-        file.write_text(yaml.safe_dump(config))
-        return str(file)
-
-    return write
 
 
 def forward(lab: LabBackend, pod: str, kubeconfig: str, home: Path, *more: str) -> Ktctl:

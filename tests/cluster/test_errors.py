@@ -21,22 +21,6 @@ from tests.cluster.ktctl import ktctl
 from tests.lab import pki
 
 
-@pytest.fixture
-def variant(lab: LabBackend, tmp_path: Path) -> Callable[..., str]:
-    """Writes the administrator's kubeconfig with changes; its path."""
-
-    def write(*, cluster: dict[str, Any] | None = None, user: dict[str, Any] | None = None) -> str:
-        config = json.loads(lab.kubeconfig.read_text())
-        config["clusters"][0]["cluster"] |= cluster or {}
-        if user is not None:
-            config["users"][0]["user"] = user
-        file = tmp_path / "kubeconfig"
-        file.write_text(json.dumps(config))
-        return str(file)
-
-    return write
-
-
 def failed(backend: Backend, *arguments: str) -> dict[str, Any]:
     """The error of a connect that has to fail."""
     code, answer = ktctl(backend, "connect", "--image", backend.python_image, *arguments)

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import socket
 
 import pytest
 
-from tests.cluster.backend import Backend, HereBackend, LabBackend, wait_nothing_of_ours
+from tests.cluster.backend import HereBackend, LabBackend, wait_nothing_of_ours
 from tests.cluster.ktctl import Ktctl, ktctl
-
-
-@pytest.fixture
-def echo_pod(backend: Backend) -> str:
-    return str(
-        json.loads(backend.kubectl("get", "pods", "-l", "app=echo", "-o", "json"))["items"][0]["metadata"]["name"]
-    )
 
 
 def test_forwards_with_half_close(lab: LabBackend, echo_pod: str) -> None:
