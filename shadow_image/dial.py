@@ -1,4 +1,4 @@
-"""Errors of sockets as reply codes, and names as addresses that may be dialled.
+"""Errors of sockets as reply codes, and names as addresses.
 
 Not here: the sockets themselves (tcp.py, datagrams.py).
 """
@@ -12,7 +12,6 @@ import socket
 
 from kt_net.addr import IPAddress
 from kt_net.tunnel.requests import ReplyCode
-from shadow_image.policy import Policy
 
 _CODES = {
     errno.ECONNREFUSED: ReplyCode.CONNECTION_REFUSED,
@@ -43,25 +42,14 @@ def reply_code(error: OSError) -> ReplyCode:
     return _CODES.get(error.errno or 0, ReplyCode.GENERAL_FAILURE)
 
 
-async def addresses(host: str, port: int, policy: Policy) -> list[IPAddress]:
-    """The addresses of `host` that may be dialled, in the resolver's order.
+async def resolve(name: str, port: int) -> list[IPAddress]:
+    """The addresses of `name`, in the resolver's order.
 
     Raises:
-        Refused: the name is unknown, or no address may be dialled.
+        Refused: it has none.
     """
     try:
-        found = [ipaddress.ip_address(host)]
-    except ValueError:
-        found = await _resolve(host, port)
-    may = [address for address in found if policy.refusal(address, port) is None]
-    if not may:
-        raise Refused(ReplyCode.NOT_ALLOWED)
-    return may
-
-
-async def _resolve(host: str, port: int) -> list[IPAddress]:
-    try:
-        infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        infos = await asyncio.get_running_loop().getaddrinfo(name, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         raise Refused(ReplyCode.HOST_UNREACHABLE) from None
     found: list[IPAddress] = []

@@ -9,7 +9,11 @@ Not here: listening (server.py).
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
+import socket
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, cast
 
 from kt_net.addr import IPAddress
@@ -35,9 +39,9 @@ from kt_net.tunnel.requests import Network, Reply, ReplyCode, Request, parse_req
 from kt_net.tunnel.session import Tunnel
 from shadow_image.caps import Caps
 from shadow_image.datagrams import DatagramConnection, Echo, Udp
-from shadow_image.dial import Refused, addresses, reply_code
+from shadow_image.dial import Refused, reply_code, resolve
 from shadow_image.policy import Policy
-from shadow_image.tcp import TcpConnection
+from shadow_image.tcp import Connecting, TcpConnection
 
 logger = logging.getLogger("agent")
 
@@ -64,7 +68,13 @@ class _Opening:
         self.start = b""
         self.waiting: list[bytes | memoryview] = []
         self.finished = False
-        self.task: asyncio.Task[None] | None = None
+        self.requested = False
+        #: Ends what is under way for it.
+        self.cancel: Callable[[], object] = _nothing
+
+
+def _nothing() -> None:
+    pass
 
 
 class Home(Protocol):
@@ -241,8 +251,7 @@ class Session(asyncio.Protocol):
             if handle is not None:
                 handle.cancel()
         for opening in list(self._openings.values()):
-            if opening.task is not None:
-                opening.task.cancel()
+            opening.cancel()
         for connection in list(self._connections.values()):
             connection.abort()
         self._home.ended(self)
@@ -260,7 +269,7 @@ class Session(asyncio.Protocol):
             self._tunnel.send(stream, data, now=self._loop.time())
         except StreamClosed:
             return
-        self._flush()
+        self._flush_soon()
 
     def room(self, stream: int) -> int:
         """Octets that the stream takes now."""
@@ -279,17 +288,17 @@ class Session(asyncio.Protocol):
             self._tunnel.consume(stream, octets, now=self._loop.time())
         except StreamClosed:
             return
-        self._flush()
+        self._flush_soon()
 
     def finish(self, stream: int) -> None:
         """Nothing more comes from the pod's side."""
         self._tunnel.finish(stream, now=self._loop.time())
-        self._flush()
+        self._flush_soon()
 
     def reset(self, stream: int) -> None:
         """The pod's side is gone."""
         self._tunnel.reset(stream, now=self._loop.time())
-        self._flush()
+        self._flush_soon()
 
     def forget(self, stream: int, unwritten: int) -> None:
         """The connection has ended."""
@@ -320,8 +329,8 @@ class Session(asyncio.Protocol):
             case StreamReset(stream):
                 if (connection := self._connections.get(stream)) is not None:
                     connection.abort()
-                elif (opening := self._openings.pop(stream, None)) is not None and opening.task is not None:
-                    opening.task.cancel()
+                elif (opening := self._openings.pop(stream, None)) is not None:
+                    opening.cancel()
             case HelloReceived(hello):
                 self._greeted = True
                 logger.info("session %s lane %d started", hello.session.hex()[:8], hello.lane)
@@ -348,7 +357,7 @@ class Session(asyncio.Protocol):
         opening = self._openings.get(stream)
         if opening is None:
             return
-        if opening.task is not None:
+        if opening.requested:
             opening.waiting.append(data)
             return
         opening.start += bytes(data)
@@ -364,24 +373,66 @@ class Session(asyncio.Protocol):
         if len(self._openings) > self._caps.connecting:
             self._refuse(stream, ReplyCode.GENERAL_FAILURE)
             return
-        opening.task = self._loop.create_task(self._open(stream, request, opening))
+        opening.requested = True
+        self._begin(stream, request, opening)
 
     # -- requests
 
-    async def _open(self, stream: int, request: Request, opening: _Opening) -> None:
+    def _begin(self, stream: int, request: Request, opening: _Opening) -> None:
+        # An echo identifier is no port: nothing listens on it.
+        port = 0 if request.network is Network.ECHO else request.port
         try:
-            connection, reply = await self._connect(stream, request)
+            address = ipaddress.ip_address(request.host)
+        except ValueError:
+            opening.cancel = self._loop.create_task(self._resolve(stream, request, port, opening)).cancel
+        else:
+            self._dial(stream, request, port, opening, [address])
+
+    async def _resolve(self, stream: int, request: Request, port: int, opening: _Opening) -> None:
+        try:
+            found = await resolve(request.host, port)
         except Refused as refused:
             self._refuse(stream, refused.code)
-            return
+        else:
+            self._dial(stream, request, port, opening, found)
+
+    def _dial(self, stream: int, request: Request, port: int, opening: _Opening, found: list[IPAddress]) -> None:
+        may = [address for address in found if self._policy.refusal(address, port) is None]
+        if not may:
+            self._refuse(stream, ReplyCode.NOT_ALLOWED)
+        elif request.network is Network.TCP:
+            connecting = Connecting(
+                may,
+                port,
+                seconds=self._caps.connect_seconds,
+                connected=partial(self._connected, stream),
+                failed=lambda error: self._refuse(stream, reply_code(error)),
+            )
+            opening.cancel = connecting.cancel
+            connecting.start()
+        else:
+            self._open_datagrams(stream, request.network, may[0], port)
+
+    def _connected(self, stream: int, sock: socket.socket) -> None:
+        self._join(stream, sock, TcpConnection(self, stream, sock))
+
+    def _open_datagrams(self, stream: int, network: Network, address: IPAddress, port: int) -> None:
+        kind = Udp() if network is Network.UDP else Echo()
+        try:
+            sock = kind.open(address, port)
         except OSError as error:
-            self._refuse(stream, reply_code(error))
+            # No ping sockets for this pod: nothing that another address would change.
+            forbidden = network is Network.ECHO and isinstance(error, PermissionError)
+            self._refuse(stream, ReplyCode.COMMAND_NOT_SUPPORTED if forbidden else reply_code(error))
             return
-        if self._openings.pop(stream, None) is None or self._over:
-            connection.abort()
-            return
+        self._join(stream, sock, DatagramConnection(self, stream, kind, sock))
+
+    def _join(self, stream: int, sock: socket.socket, connection: Connection) -> None:
+        """`connection`, whose socket is `sock`, is the stream's from now on."""
+        opening = self._openings.pop(stream)
         self._connections[stream] = connection
-        self.send(stream, reply.emit())
+        host, port = sock.getsockname()[:2]
+        self.send(stream, Reply(ReplyCode.SUCCEEDED, host.partition("%")[0], port).emit())
         for data in opening.waiting:
             connection.data(data)
         if opening.finished:
@@ -392,54 +443,24 @@ class Session(asyncio.Protocol):
             self.send(stream, Reply(code).emit())
             self.finish(stream)
 
-    async def _connect(self, stream: int, request: Request) -> tuple[Connection, Reply]:
-        # An echo identifier is no port: nothing listens on it.
-        port = 0 if request.network is Network.ECHO else request.port
-        may = await addresses(request.host, port, self._policy)
-        if request.network is Network.TCP:
-            return await self._connect_tcp(stream, may, port)
-        kind = Udp() if request.network is Network.UDP else Echo()
-        try:
-            sock = kind.open(may[0], port)
-        except PermissionError:
-            if request.network is Network.ECHO:
-                raise Refused(ReplyCode.COMMAND_NOT_SUPPORTED) from None
-            raise
-        host, local_port = sock.getsockname()[:2]
-        return DatagramConnection(self, stream, kind, sock), Reply(
-            ReplyCode.SUCCEEDED, host.partition("%")[0], local_port
-        )
-
-    async def _connect_tcp(self, stream: int, may: list[IPAddress], port: int) -> tuple[Connection, Reply]:
-        last: OSError = ConnectionRefusedError()
-        async with asyncio.timeout(self._caps.connect_seconds):
-            for address in may:
-                try:
-                    transport, connection = await self._loop.create_connection(
-                        lambda: TcpConnection(self, stream), str(address), port
-                    )
-                except OSError as error:
-                    last = error
-                    continue
-                host, local_port = transport.get_extra_info("sockname")[:2]
-                return connection, Reply(ReplyCode.SUCCEEDED, host.partition("%")[0], local_port)
-        raise last
-
     # -- out, and time
+
+    def _flush_soon(self) -> None:
+        """Once, after everything that has happened by now: what several connections have to say goes out together."""
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         """Hand to the carrier what it takes, then let sockets be read again that were held back."""
-        if self._transport is None or self._flushing:
+        self._flushing = False
+        if self._transport is None:
             return
-        self._flushing = True
-        try:
-            while not self._paused and not self._transport.is_closing():
-                buffers = self._tunnel.data_to_send(now=self._loop.time(), limit=256 * 1024)
-                if not buffers:
-                    break
-                self._transport.write(b"".join(buffers) if len(buffers) > 1 else buffers[0])
-        finally:
-            self._flushing = False
+        while not self._paused and not self._transport.is_closing():
+            buffers = self._tunnel.data_to_send(now=self._loop.time(), limit=256 * 1024)
+            if not buffers:
+                break
+            self._transport.write(b"".join(buffers) if len(buffers) > 1 else buffers[0])
         if self._held and self._tunnel.backlog <= self._caps.backlog // 2:
             held, self._held = self._held, set()
             for stream in held:
