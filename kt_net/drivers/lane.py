@@ -31,12 +31,15 @@ class LaneDriver:
         self._lost = lost
         self._on_ready = self._ready
         self._writing = False  # the socket had no room; the selector tells when it has
+        # A lane's times change only with what passes here: most turns of the loop are about another lane.
+        self._due: float | None = None
+        self._stale = True
         loop.add(self)
 
     def attach(self, carrier: Carrier) -> None:
         """Begin, or go on, over this carrier."""
         self._tunnel.go_on()
-        self._carrier, self._writing = carrier, False
+        self._carrier, self._writing, self._stale = carrier, False, True
         self._loop.watch(carrier.fileno(), READ, self._on_ready)
 
     def begin_anew(self, hello: Hello) -> None:
@@ -51,7 +54,7 @@ class LaneDriver:
             self._lost(why)
 
     def _drop(self) -> bool:
-        carrier, self._carrier = self._carrier, None
+        carrier, self._carrier, self._stale = self._carrier, None, True
         if carrier is None:
             return False
         self._loop.watch(carrier.fileno(), 0, self._on_ready)
@@ -65,7 +68,7 @@ class LaneDriver:
     def _receive(self) -> None:
         if self._carrier is None:
             return
-        now = self._loop.now()
+        now, self._stale = self._loop.now(), True
         try:
             for piece in self._carrier.receive():
                 self._tunnel.receive_data(piece, now=now)
@@ -77,6 +80,7 @@ class LaneDriver:
         carrier = self._carrier
         if carrier is None or not (self._writing or self._tunnel.busy):
             return
+        self._stale = True
         try:
             while (room := MAX_CARRIER_QUEUE - carrier.queued) > 0:
                 buffers = self._tunnel.data_to_send(now=now, limit=room)
@@ -96,12 +100,15 @@ class LaneDriver:
         """See `Part`. Octets that TLS has decrypted already do not wake the selector: they are due now."""
         if self._carrier is not None and self._carrier.pending:
             return 0.0
-        return self._tunnel.next_timer()
+        if self._stale:
+            self._stale, self._due = False, self._tunnel.next_timer()
+        return self._due
 
     def handle_timer(self, *, now: float) -> None:
         """See `Part`."""
         if self._carrier is not None and self._carrier.pending:
             self._receive()
+        self._stale = True
         timer = self._tunnel.next_timer()
         if timer is not None and timer <= now:
             self._tunnel.handle_timer(now=now)

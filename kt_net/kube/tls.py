@@ -39,7 +39,8 @@ class TlsConnection:
         self._read = cast(Callable[[int, memoryview], int], self._tls.read)
         self._raw = memoryview(bytearray(RAW_OCTETS))
         self._unsent = memoryview(b"")
-        self._drained = False
+        self._drained = False  # the socket has given all it had
+        self._emptied = False  # OpenSSL has, too: what it has now is no whole record
         while True:
             try:
                 self._tls.do_handshake()
@@ -82,6 +83,9 @@ class TlsConnection:
         """
         read, filled, left = self._read, 0, len(room)
         while not filled:
+            if self._emptied:
+                self._more()
+                self._emptied = False
             try:
                 while left >= RECORD_OCTETS or not filled:
                     taken = read(left, room[filled:])
@@ -90,9 +94,8 @@ class TlsConnection:
                     filled += taken
                     left -= taken
             except ssl.SSLWantReadError:
-                if not filled:
-                    self.flush()  # an answer to a change of keys
-                    self._more()
+                self._emptied = True
+                self.flush()  # an answer to a change of keys
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
                 break  # likewise, without one
         return filled
