@@ -50,6 +50,23 @@ def test_the_best_form_is_found_and_remembered(lab: LabBackend, echo_pod: str, t
     assert form == "spdy"
 
 
+@pytest.fixture
+def older_api_server(lab: LabBackend) -> Iterator[None]:
+    """One that cannot do kubectl's newer form, as before Kubernetes 1.31."""
+    lab.lab.kill_apiserver()
+    lab.lab.start_apiserver("--feature-gates=PortForwardWebsockets=false")
+    yield
+    lab.lab.kill_apiserver()
+    lab.lab.start_apiserver()
+
+
+def test_an_older_api_server(older_api_server: None, lab: LabBackend, echo_pod: str, tmp_path: Path) -> None:
+    with forward(lab, echo_pod, str(lab.kubeconfig), tmp_path) as running:
+        assert exchange(running.wait_ready()["port"], b"x" * SIZE) == b"x" * SIZE
+    assert list(json.loads((tmp_path / "carriers.json").read_text()).values()) == ["websocket"]
+    wait_nothing_of_ours(lab)
+
+
 @pytest.mark.parametrize("noted", ["websocket", "no-such-form", None])
 def test_what_is_remembered_is_tried_first(lab: LabBackend, echo_pod: str, tmp_path: Path, noted: str | None) -> None:
     """Also by somebody else, or damaged."""

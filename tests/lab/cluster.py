@@ -297,9 +297,9 @@ class Lab:
         """As `kill -9` does."""
         self.processes.stop("apiserver", number=signal.SIGKILL)
 
-    def start_apiserver(self) -> None:
-        """And here it is again."""
-        daemons.start_apiserver(self.instance, self.processes, binaries())
+    def start_apiserver(self, *flags: str) -> None:
+        """And here it is again, with `flags` besides the usual ones."""
+        daemons.start_apiserver(self.instance, self.processes, binaries(), *flags)
         self._wait("the API server", lambda: self.kubectl("get", "--raw", "/readyz", check=False).strip() == "ok")
 
     @property

@@ -44,8 +44,8 @@ def control_plane(instance: Instance, processes: Processes, binaries: Path) -> N
     start_apiserver(instance, processes, binaries)
 
 
-def start_apiserver(instance: Instance, processes: Processes, binaries: Path) -> None:
-    """The API server alone, for tests that have ended it."""
+def start_apiserver(instance: Instance, processes: Processes, binaries: Path, *more: str) -> None:
+    """The API server alone, for tests that have ended it; with `more` flags."""
     state, pki = instance.state, instance.state / "pki"
     processes.start(
         "apiserver",
@@ -70,6 +70,7 @@ def start_apiserver(instance: Instance, processes: Processes, binaries: Path) ->
         f"--audit-policy-file={state}/audit.yaml",
         f"--audit-log-path={state}/log/audit.log",
         "--shutdown-delay-duration=0s",
+        *more,
         namespace=instance.node,
     )
 
