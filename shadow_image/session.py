@@ -170,7 +170,8 @@ class Session(asyncio.Protocol):
             logger.warning("session closed: %s", error)
             self.close()
             return
-        self._flush()
+        if self._tunnel.busy:
+            self._flush()
 
     def _hand_over(self, hello: Hello, rest: bytes) -> None:
         """Our carrier is that of a session that is there already."""
@@ -333,6 +334,7 @@ class Session(asyncio.Protocol):
                     opening.cancel()
             case HelloReceived(hello):
                 self._greeted = True
+                self._arm()  # pings begin
                 logger.info("session %s lane %d started", hello.session.hex()[:8], hello.lane)
             case PeerSilent():
                 logger.info("the client is silent: its carrier is closed")
@@ -447,7 +449,7 @@ class Session(asyncio.Protocol):
 
     def _flush_soon(self) -> None:
         """Once, after everything that has happened by now: what several connections have to say goes out together."""
-        if not self._flushing:
+        if not self._flushing and self._tunnel.busy:
             self._flushing = True
             self._loop.call_soon(self._flush)
 
