@@ -5,7 +5,10 @@ Not here: decisions.
 
 from __future__ import annotations
 
-from dnslib import RCODE, DNSError, DNSHeader, DNSLabel, DNSRecord
+import struct
+from collections.abc import Iterable
+
+from dnslib import QTYPE, RCODE, SOA, DNSError, DNSHeader, DNSLabel, DNSRecord
 from dnslib.label import DNSLabelError
 
 from kt_net.errors import MalformedMessage
@@ -13,6 +16,13 @@ from kt_net.errors import MalformedMessage
 #: RFC 1035 section 4.2.1, without EDNS.
 PLAIN_UDP_OCTETS = 512
 _HEADER_OCTETS = 12
+#: How many questions, answers, authorities and additional records (RFC 1035 section 4.1.1); a record after its name (4.1.3).
+_COUNTS = struct.Struct("!4H")
+_RECORD = struct.Struct("!HHIH")
+#: The first octet of a compression pointer (RFC 1035 section 4.1.4).
+_POINTER = 0xC0
+#: RFC 2181 section 8: a TTL beyond it is none.
+MAX_TTL = 0x7FFFFFFF
 _QR = 0x8000
 _OPCODE_AND_RD = 0x7900
 
@@ -42,9 +52,71 @@ def name_of(record: DNSRecord) -> str:
 def udp_limit(record: DNSRecord) -> int:
     """How long an answer over UDP the asker takes (RFC 6891 section 6.2.3)."""
     for extra in record.ar:
-        if extra.rtype == 41:
+        if extra.rtype == QTYPE.OPT:
             return max(PLAIN_UDP_OCTETS, int(extra.rclass))
     return PLAIN_UDP_OCTETS
+
+
+def lifetime(answer: DNSRecord) -> int | None:
+    """Seconds for which an answer may be kept (RFC 2181 section 5.2, RFC 2308 section 5); None: not at all.
+
+    An answer without records is kept as long as the SOA record beside it says.
+    """
+    if answer.header.tc or answer.header.rcode not in (NOERROR, NXDOMAIN):
+        return None
+    records = [record for record in (*answer.rr, *answer.auth, *answer.ar) if record.rtype != QTYPE.OPT]
+    if any(record.ttl > MAX_TTL for record in records):
+        return None
+    if answer.header.rcode == NXDOMAIN or not answer.rr:
+        authorities = [record for record in answer.auth if record.rtype == QTYPE.SOA]
+        if not authorities or not isinstance(authorities[0].rdata, SOA):
+            return None
+        return int(min(*(record.ttl for record in records), authorities[0].rdata.times[4]))
+    return int(min(record.ttl for record in records))
+
+
+def ttl_offsets(message: bytes) -> list[int]:
+    """Where the TTLs of a message are, except that of OPT, which is none.
+
+    Raises:
+        MalformedMessage: the message ends too early.
+    """
+    found: list[int] = []
+    try:
+        questions, *records = _COUNTS.unpack_from(message, 4)
+        at = _HEADER_OCTETS
+        for _ in range(questions):
+            at = _after_name(message, at) + 4
+        for _ in range(sum(records)):
+            at = _after_name(message, at)
+            kind, _, _, length = _RECORD.unpack_from(message, at)
+            if kind != QTYPE.OPT:
+                found.append(at + 4)
+            at += _RECORD.size + length
+    except (struct.error, IndexError) as error:
+        raise MalformedMessage("a DNS message ends too early") from error
+    return found
+
+
+def aged(message: bytes, offsets: Iterable[int], seconds: int) -> bytes:
+    """`message` with its TTLs smaller by `seconds`; one never below 0."""
+    if not seconds:
+        return message
+    changed = bytearray(message)
+    for at in offsets:
+        left = max(0, int.from_bytes(changed[at : at + 4], "big") - seconds)
+        changed[at : at + 4] = left.to_bytes(4, "big")
+    return bytes(changed)
+
+
+def _after_name(message: bytes, at: int) -> int:
+    while True:
+        length = message[at]
+        if length >= _POINTER:
+            return at + 2
+        at += 1 + length
+        if not length:
+            return at
 
 
 def with_name(record: DNSRecord, name: str, message_id: int) -> bytes:

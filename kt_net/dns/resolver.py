@@ -1,7 +1,8 @@
 """The resolver's door: queries in, answers out, and questions for the two upstreams in between.
 
 Answers pass as they were received (types, response codes, TTLs, truncation); only the id, and the name where it was expanded, are put
-back. Nothing is kept: there is no cache in this version.
+back. What the cluster answered is kept as long as it says; what this machine's resolver answers is its own business, and its cache's.
+The same question asked by several programs at once goes out once.
 
 Not here: sockets; where a name goes (routing.py).
 """
@@ -17,12 +18,14 @@ from typing import TypeAlias
 from dnslib import DNSRecord
 
 from kt_net.addr import IPPrefix
+from kt_net.dns.cache import Cache
 from kt_net.dns.messages import (
     FORMERR,
     NXDOMAIN,
     SERVFAIL,
     answer_for,
     error_answer,
+    lifetime,
     name_of,
     parse_message,
     truncated,
@@ -33,8 +36,12 @@ from kt_net.dns.messages import (
 from kt_net.dns.routing import Routing, Way
 from kt_net.errors import MalformedMessage
 
-#: Questions on their way at once; more are answered SERVFAIL (dnsmasq has 150, unbound a thousand a thread).
+#: Questions on their way at once, and askers of one; more are answered SERVFAIL (dnsmasq has 150, unbound a thousand a thread).
 MAX_ASKS = 1024
+MAX_ASKERS = 256
+#: Seconds that an answer is kept at most, unless told otherwise; and one that a name is not there: a new Service is to be found at once.
+LONGEST_KEPT = 60.0
+LONGEST_NEGATIVE = 0.5
 #: Seconds for an upstream; less than the five after which libc asks again (resolv.conf(5), "timeout").
 ASK_SECONDS = 4.5
 
@@ -77,7 +84,9 @@ ResolverEvent: TypeAlias = Ask | Answer
 
 @dataclass(slots=True)
 class _Query:
-    client: object
+    """A question on its way, and for whom (client, id)."""
+
+    askers: list[tuple[object, int]]
     transport: Transport
     data: bytes
     record: DNSRecord
@@ -88,7 +97,12 @@ class _Query:
 
 
 class Resolver:
-    """See the module. `entropy` is like os.urandom: ids are not to be guessed (RFC 5452 section 4.3)."""
+    """See the module.
+
+    Args:
+        entropy: like os.urandom: ids are not to be guessed (RFC 5452 section 4.3).
+        longest_kept: seconds that an answer of the cluster is kept at most; 0 keeps none.
+    """
 
     def __init__(
         self,
@@ -98,6 +112,7 @@ class Resolver:
         entropy: Callable[[int], bytes],
         cluster_domain: str = "cluster.local",
         cluster_prefixes: Iterable[IPPrefix] = (),
+        longest_kept: float = LONGEST_KEPT,
     ) -> None:
         self._routing = Routing(
             cluster_domain=cluster_domain, namespace=namespace, namespaces=namespaces, prefixes=cluster_prefixes
@@ -105,6 +120,8 @@ class Resolver:
         self._entropy = entropy
         self._events: deque[ResolverEvent] = deque()
         self._queries: dict[int, _Query] = {}  # in the order of their deadlines
+        self._asked: dict[tuple[bytes, Transport], _Query] = {}  # the same, by what was asked
+        self._cache = Cache(longest=longest_kept)
         self._ids: set[int] = set()
         self._next_ask = 1
         #: Queries that were no messages at all.
@@ -113,9 +130,29 @@ class Resolver:
     def update_namespaces(self, namespaces: Iterable[str]) -> None:
         """The namespaces that are there now."""
         self._routing.update_namespaces(namespaces)
+        self._cache.clear()
+
+    @property
+    def kept(self) -> int:
+        """Answers in the cache."""
+        return len(self._cache)
 
     def receive_query(self, data: bytes, *, client: object, transport: Transport, now: float) -> None:
         """A program's query. Anything that is no query is answered FORMERR, or dropped when it has not even an id."""
+        question = data[2:]
+        kept = self._cache.find(question, now=now)
+        if kept is not None:
+            answer = with_id(kept.data, int.from_bytes(data[:2], "big"))
+            if transport is Transport.UDP:
+                answer = truncated(answer, kept.udp_octets)
+            self._events.append(Answer(client, answer, transport))
+            return
+        under_way = self._asked.get((question, transport))
+        if under_way is not None and len(under_way.askers) < MAX_ASKERS:
+            asker = (client, int.from_bytes(data[:2], "big"))
+            if asker not in under_way.askers:  # it is, when a program asks again
+                under_way.askers.append(asker)
+            return
         try:
             record = parse_message(data)
             if record.header.qr or len(record.questions) != 1:
@@ -123,12 +160,14 @@ class Resolver:
         except MalformedMessage:
             self._error(data, FORMERR, client, transport)
             return
-        if len(self._queries) >= MAX_ASKS:
+        if under_way is not None or len(self._queries) >= MAX_ASKS:
             self._error(data, SERVFAIL, client, transport)
             return
         way = self._routing.way(name_of(record))
         upstream = Upstream.MACHINE if way.cluster_name is None else Upstream.CLUSTER
-        self._ask(_Query(client, transport, data, record, way, upstream, 0, 0.0), now=now)
+        query = _Query([(client, record.header.id)], transport, data, record, way, upstream, 0, 0.0)
+        self._asked[question, transport] = query
+        self._ask(query, now=now)
 
     def receive_answer(self, ask: int, data: bytes, *, now: float) -> None:
         """What an upstream answered. An answer to another question than asked is taken for none."""
@@ -143,22 +182,36 @@ class Resolver:
         if not answer.header.qr or answer.header.id != query.message_id or not self._same_question(answer, query):
             return
         self._forget(ask)
-        if query.upstream is Upstream.MACHINE:
-            self._answer(query, with_id(data, query.record.header.id))
-        elif answer.header.rcode == NXDOMAIN and query.way.then_machine:
+        if query.upstream is Upstream.CLUSTER and answer.header.rcode == NXDOMAIN and query.way.then_machine:
             query.upstream = Upstream.MACHINE
             self._ask(query, now=now)
-        elif query.way.cluster_name == name_of(query.record):
-            self._answer(query, with_id(data, query.record.header.id))
-        else:
-            self._answer(query, answer_for(answer, query.record, query.way.cluster_name or ""))
+            return
+        del self._asked[query.data[2:], query.transport]
+        if query.upstream is Upstream.CLUSTER:
+            seconds = lifetime(answer)
+            if query.way.cluster_name != name_of(query.record):
+                data = answer_for(answer, query.record, query.way.cluster_name or "")
+            if seconds:
+                self._keep(query, data, seconds if answer.rr else min(seconds, LONGEST_NEGATIVE), now=now)
+        if query.transport is Transport.UDP:
+            data = truncated(data, udp_limit(query.record))
+        for client, message_id in query.askers:
+            self._events.append(Answer(client, with_id(data, message_id), query.transport))
+
+    def _keep(self, query: _Query, data: bytes, seconds: float, *, now: float) -> None:
+        try:
+            self._cache.keep(query.data[2:], data, udp_octets=udp_limit(query.record), seconds=seconds, now=now)
+        except MalformedMessage:
+            pass  # dnslib is more generous than we
 
     def ask_failed(self, ask: int, *, now: float) -> None:
         """No answer will come: the client is told SERVFAIL, and not something else that might be taken for the truth."""
         query = self._queries.get(ask)
         if query is not None:
             self._forget(ask)
-            self._error(query.data, SERVFAIL, query.client, query.transport)
+            del self._asked[query.data[2:], query.transport]
+            for client, message_id in query.askers:
+                self._error(with_id(query.data, message_id), SERVFAIL, client, query.transport)
 
     def next_event(self) -> ResolverEvent | None:
         """What is to be sent, in order."""
@@ -206,11 +259,6 @@ class Resolver:
             return bool(answer.header.rcode)  # some servers leave the question out of an error
         expected = query.way.cluster_name if query.upstream is Upstream.CLUSTER else name_of(query.record)
         return name_of(answer) == expected and answer.q.qtype == query.record.q.qtype
-
-    def _answer(self, query: _Query, data: bytes) -> None:
-        if query.transport is Transport.UDP:
-            data = truncated(data, udp_limit(query.record))
-        self._events.append(Answer(query.client, data, query.transport))
 
     def _error(self, query: bytes, rcode: int, client: object, transport: Transport) -> None:
         try:

@@ -75,7 +75,7 @@ class Machine:
         record = DNSRecord.question(name, kind)
         if edns:
             record.add_ar(EDNS0(udp_len=edns))
-        self.resolver.receive_query(record.pack(), client="program", transport=transport, now=0.0)
+        self.resolver.receive_query(bytes(record.pack()), client="program", transport=transport, now=0.0)
         return record
 
     def ask(self) -> Ask:
