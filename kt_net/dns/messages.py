@@ -32,6 +32,11 @@ NXDOMAIN = int(RCODE.NXDOMAIN)
 NOERROR = int(RCODE.NOERROR)
 
 
+def code_name(rcode: int) -> str:
+    """A response code as people know it: NOERROR, NXDOMAIN, or RCODE and a number."""
+    return str(RCODE.forward.get(rcode, f"RCODE{rcode}"))
+
+
 def parse_message(data: bytes) -> DNSRecord:
     """A message.
 

@@ -10,20 +10,20 @@ Not here: sockets; where a name goes (routing.py).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
 from dnslib import DNSRecord
 
-from kt_net.addr import IPPrefix
 from kt_net.dns.cache import Cache
 from kt_net.dns.messages import (
     FORMERR,
     NXDOMAIN,
     SERVFAIL,
     answer_for,
+    code_name,
     error_answer,
     lifetime,
     name_of,
@@ -33,7 +33,7 @@ from kt_net.dns.messages import (
     with_id,
     with_name,
 )
-from kt_net.dns.routing import Routing, Way
+from kt_net.dns.routing import Routing, Step, Upstream, Way
 from kt_net.errors import MalformedMessage
 
 #: Questions on their way at once, and askers of one; more are answered SERVFAIL (dnsmasq has 150, unbound a thousand a thread).
@@ -53,13 +53,6 @@ class Transport(Enum):
     TCP = "tcp"
 
 
-class Upstream(Enum):
-    """Whom to ask."""
-
-    CLUSTER = "cluster"
-    MACHINE = "machine"
-
-
 @dataclass(frozen=True, slots=True)
 class Ask:
     """A question for an upstream: a whole message under a fresh id. Its outcome goes to `receive_answer` or `ask_failed`."""
@@ -71,12 +64,28 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """One question on the way to an answer, and what came of it.
+
+    Attributes:
+        outcome: a response code by its name, or "no answer".
+        records: in the answer section.
+    """
+
+    step: Step
+    outcome: str
+    records: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
-    """A message for the client that asked."""
+    """A message for the client that asked; `trail` is empty when it was kept from an earlier question."""
 
     client: object
     data: bytes
     transport: Transport
+    trail: tuple[Asked, ...] = ()
 
 
 ResolverEvent: TypeAlias = Ask | Answer
@@ -90,33 +99,28 @@ class _Query:
     transport: Transport
     data: bytes
     record: DNSRecord
-    way: Way
-    upstream: Upstream
-    message_id: int
-    deadline: float
+    way: Way  # what is left of it; the first step is being asked
+    #: Under which others with the same question find it.
+    key: tuple[bytes, Transport] | None
+    message_id: int = 0
+    since: float = 0.0
+    deadline: float = 0.0
+    trail: list[Asked] = field(default_factory=list)
 
 
 class Resolver:
     """See the module.
 
     Args:
+        routing: where names go.
         entropy: like os.urandom: ids are not to be guessed (RFC 5452 section 4.3).
         longest_kept: seconds that an answer of the cluster is kept at most; 0 keeps none.
     """
 
     def __init__(
-        self,
-        *,
-        namespace: str,
-        namespaces: Iterable[str],
-        entropy: Callable[[int], bytes],
-        cluster_domain: str = "cluster.local",
-        cluster_prefixes: Iterable[IPPrefix] = (),
-        longest_kept: float = LONGEST_KEPT,
+        self, *, routing: Routing, entropy: Callable[[int], bytes], longest_kept: float = LONGEST_KEPT
     ) -> None:
-        self._routing = Routing(
-            cluster_domain=cluster_domain, namespace=namespace, namespaces=namespaces, prefixes=cluster_prefixes
-        )
+        self._routing = routing
         self._entropy = entropy
         self._events: deque[ResolverEvent] = deque()
         self._queries: dict[int, _Query] = {}  # in the order of their deadlines
@@ -130,6 +134,11 @@ class Resolver:
     def update_namespaces(self, namespaces: Iterable[str]) -> None:
         """The namespaces that are there now."""
         self._routing.update_namespaces(namespaces)
+        self._cache.clear()
+
+    def update_services(self, services: Mapping[str, Iterable[str]]) -> None:
+        """The Services of `Routing.ambiguous` namespaces that are there now."""
+        self._routing.update_services(services)
         self._cache.clear()
 
     @property
@@ -147,9 +156,10 @@ class Resolver:
                 answer = truncated(answer, kept.udp_octets)
             self._events.append(Answer(client, answer, transport))
             return
-        under_way = self._asked.get((question, transport))
-        if under_way is not None and len(under_way.askers) < MAX_ASKERS:
-            asker = (client, int.from_bytes(data[:2], "big"))
+        key = (question, transport)
+        under_way = self._asked.get(key)
+        asker = (client, int.from_bytes(data[:2], "big"))
+        if under_way is not None and not self._comes_back(under_way) and len(under_way.askers) < MAX_ASKERS:
             if asker not in under_way.askers:  # it is, when a program asks again
                 under_way.askers.append(asker)
             return
@@ -160,14 +170,20 @@ class Resolver:
         except MalformedMessage:
             self._error(data, FORMERR, client, transport)
             return
-        if under_way is not None or len(self._queries) >= MAX_ASKS:
+        name = name_of(record)
+        if under_way is not None and self._comes_back(under_way):
+            query = _Query([asker], transport, data, record, (Step(Upstream.MACHINE, name),), None)
+        elif under_way is not None or len(self._queries) >= MAX_ASKS:
             self._error(data, SERVFAIL, client, transport)
             return
-        way = self._routing.way(name_of(record))
-        upstream = Upstream.MACHINE if way.cluster_name is None else Upstream.CLUSTER
-        query = _Query([(client, record.header.id)], transport, data, record, way, upstream, 0, 0.0)
-        self._asked[question, transport] = query
+        else:
+            query = self._asked[key] = _Query([asker], transport, data, record, self._routing.way(name), key)
         self._ask(query, now=now)
+
+    def _comes_back(self, query: _Query) -> bool:
+        """Whether it may come round to us: the DNS of a cluster on this machine asks this machine for what it does not know."""
+        step = query.way[0]
+        return step.upstream is Upstream.CLUSTER and not self._routing.is_clusters(step.name)
 
     def receive_answer(self, ask: int, data: bytes, *, now: float) -> None:
         """What an upstream answered. An answer to another question than asked is taken for none."""
@@ -182,21 +198,26 @@ class Resolver:
         if not answer.header.qr or answer.header.id != query.message_id or not self._same_question(answer, query):
             return
         self._forget(ask)
-        if query.upstream is Upstream.CLUSTER and answer.header.rcode == NXDOMAIN and query.way.then_machine:
-            query.upstream = Upstream.MACHINE
+        step = query.way[0]
+        query.trail.append(Asked(step, code_name(answer.header.rcode), len(answer.rr), now - query.since))
+        if answer.header.rcode == NXDOMAIN and len(query.way) > 1:
+            query.way = query.way[1:]
             self._ask(query, now=now)
             return
-        del self._asked[query.data[2:], query.transport]
-        if query.upstream is Upstream.CLUSTER:
-            seconds = lifetime(answer)
-            if query.way.cluster_name != name_of(query.record):
-                data = answer_for(answer, query.record, query.way.cluster_name or "")
-            if seconds:
-                self._keep(query, data, seconds if answer.rr else min(seconds, LONGEST_NEGATIVE), now=now)
+        seconds = lifetime(answer) if step.upstream is Upstream.CLUSTER else None
+        if step.name != name_of(query.record):
+            data = answer_for(answer, query.record, step.name)
+        if seconds:
+            self._keep(query, data, seconds if answer.rr else min(seconds, LONGEST_NEGATIVE), now=now)
         if query.transport is Transport.UDP:
             data = truncated(data, udp_limit(query.record))
+        self._done(query)
         for client, message_id in query.askers:
-            self._events.append(Answer(client, with_id(data, message_id), query.transport))
+            self._events.append(Answer(client, with_id(data, message_id), query.transport, tuple(query.trail)))
+
+    def _done(self, query: _Query) -> None:
+        if query.key is not None:
+            del self._asked[query.key]
 
     def _keep(self, query: _Query, data: bytes, seconds: float, *, now: float) -> None:
         try:
@@ -207,11 +228,13 @@ class Resolver:
     def ask_failed(self, ask: int, *, now: float) -> None:
         """No answer will come: the client is told SERVFAIL, and not something else that might be taken for the truth."""
         query = self._queries.get(ask)
-        if query is not None:
-            self._forget(ask)
-            del self._asked[query.data[2:], query.transport]
-            for client, message_id in query.askers:
-                self._error(with_id(query.data, message_id), SERVFAIL, client, query.transport)
+        if query is None:
+            return
+        self._forget(ask)
+        self._done(query)
+        query.trail.append(Asked(query.way[0], "no answer", 0, now - query.since))
+        for client, message_id in query.askers:
+            self._error(with_id(query.data, message_id), SERVFAIL, client, query.transport, tuple(query.trail))
 
     def next_event(self) -> ResolverEvent | None:
         """What is to be sent, in order."""
@@ -228,20 +251,23 @@ class Resolver:
 
     def _ask(self, query: _Query, *, now: float) -> None:
         query.message_id = self._fresh_id()
-        query.deadline = now + ASK_SECONDS
-        if query.upstream is Upstream.MACHINE or query.way.cluster_name == name_of(query.record):
-            data = with_id(query.data, query.message_id)
-        else:
+        query.since, query.deadline = now, now + ASK_SECONDS
+        data = with_id(query.data, query.message_id)
+        while query.way[0].name != name_of(query.record):
             try:
-                data = with_name(query.record, query.way.cluster_name or "", query.message_id)
-            except MalformedMessage:
-                query.upstream = Upstream.MACHINE
-                data = with_id(query.data, query.message_id)
+                data = with_name(query.record, query.way[0].name, query.message_id)
+                break
+            except MalformedMessage:  # too long when it is expanded
+                if len(query.way) == 1:
+                    self._done(query)
+                    self._error(query.data, NXDOMAIN, query.askers[0][0], query.transport)
+                    return
+                query.way = query.way[1:]
         ask = self._next_ask
         self._next_ask += 1
         self._ids.add(query.message_id)
         self._queries[ask] = query
-        self._events.append(Ask(ask, query.upstream, data, query.transport))
+        self._events.append(Ask(ask, query.way[0].upstream, data, query.transport))
 
     def _fresh_id(self) -> int:
         while True:
@@ -257,11 +283,12 @@ class Resolver:
     def _same_question(answer: DNSRecord, query: _Query) -> bool:
         if not answer.questions:
             return bool(answer.header.rcode)  # some servers leave the question out of an error
-        expected = query.way.cluster_name if query.upstream is Upstream.CLUSTER else name_of(query.record)
-        return name_of(answer) == expected and answer.q.qtype == query.record.q.qtype
+        return name_of(answer) == query.way[0].name and answer.q.qtype == query.record.q.qtype
 
-    def _error(self, query: bytes, rcode: int, client: object, transport: Transport) -> None:
+    def _error(
+        self, query: bytes, rcode: int, client: object, transport: Transport, trail: tuple[Asked, ...] = ()
+    ) -> None:
         try:
-            self._events.append(Answer(client, error_answer(query, rcode), transport))
+            self._events.append(Answer(client, error_answer(query, rcode), transport, trail))
         except MalformedMessage:
             self.dropped += 1

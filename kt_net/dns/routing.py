@@ -6,76 +6,150 @@ Not here: asking.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum
+from typing import Final
 
 from kt_net.addr import IPPrefix
+from kt_net.dns.top_level import TOP_LEVEL
+
+
+class Upstream(Enum):
+    """Whom to ask."""
+
+    CLUSTER = "cluster"
+    MACHINE = "machine"
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """Where to ask for a name.
+class Step:
+    """One question: whom, and for which name."""
 
-    Attributes:
-        cluster_name: what the cluster's DNS is asked, or None when only the machine's resolver is.
-        then_machine: ask the machine's resolver for the name as it is when the cluster says NXDOMAIN.
-    """
-
-    cluster_name: str | None
-    then_machine: bool
+    upstream: Upstream
+    name: str
 
 
-MACHINE = Way(None, True)
+#: What is asked, in order: the next one when a name is not there (NXDOMAIN). The last answer counts.
+Way = tuple[Step, ...]
+
+
+class Order(Enum):
+    """What comes first for names that may be the cluster's or not."""
+
+    #: The cluster, then this machine's resolver.
+    CLUSTER_FIRST = "cluster,upstream"
+    #: This machine's resolver, then the cluster.
+    MACHINE_FIRST = "upstream,cluster"
+    #: This machine's resolver is not asked at all.
+    CLUSTER_ONLY = "cluster"
 
 
 class Routing:
     """The rules for one connection.
 
     Args:
-        cluster_domain: usually "cluster.local".
+        cluster_domains: usually only "cluster.local"; names without one are looked for in the first.
         namespace: whose Services have a name of one label.
         namespaces: that are there; each is a routing domain of its own.
         prefixes: of the cluster, for reverse lookups.
+        domains: whose names the cluster's DNS is asked as well.
     """
 
     def __init__(
-        self, *, cluster_domain: str, namespace: str, namespaces: Iterable[str], prefixes: Iterable[IPPrefix]
+        self,
+        *,
+        cluster_domains: Iterable[str],
+        namespace: str,
+        namespaces: Iterable[str],
+        prefixes: Iterable[IPPrefix],
+        domains: Iterable[str] = (),
+        order: Order = Order.CLUSTER_FIRST,
     ) -> None:
-        self._domain = cluster_domain.strip(".").lower()
+        self._domains = tuple(_plain(domain) for domain in cluster_domains)
         self._namespace = namespace
         self._prefixes = tuple(prefixes)
+        self._more = tuple(_plain(domain) for domain in domains)
+        self._order = order
+        self._services: dict[str, frozenset[str]] = {}
         self.update_namespaces(namespaces)
 
     def update_namespaces(self, namespaces: Iterable[str]) -> None:
         """The namespaces that are there now."""
         self._namespaces = frozenset(namespaces) | {self._namespace}
+        self._services = {name: found for name, found in self._services.items() if name in self._namespaces}
+
+    def update_services(self, services: Mapping[str, Iterable[str]]) -> None:
+        """The Services that are there now, by namespace. Needed only of `ambiguous` ones; one that is missing is not known."""
+        self._services = {name: frozenset(found) for name, found in services.items()}
+
+    @property
+    def ambiguous(self) -> frozenset[str]:
+        """Namespaces that are called like a top-level domain: below them only Services that are there belong to the cluster."""
+        return self._namespaces & TOP_LEVEL
+
+    def is_clusters(self, name: str) -> bool:
+        """Whether nobody but the cluster can know `name`."""
+        return any(_is_below(name, domain) for domain in self._domains)
 
     def way(self, name: str) -> Way:
         """The way of `name` (lower case, no final dot)."""
         labels = name.split(".")
-        if name == self._domain or name.endswith(f".{self._domain}"):
-            return Way(name, False)
+        if self.is_clusters(name):
+            return (Step(Upstream.CLUSTER, name),)
         if labels[-1] == "arpa":
-            return Way(name, False) if self._is_cluster_address(labels) else MACHINE
+            return self._plain_way(name, mine=not self._is_cluster_address(labels))
+        if any(_is_below(name, domain) for domain in self._more):
+            return self._either(name, name)
         if labels[-1] == "svc" and len(labels) >= 3:
-            return Way(f"{name}.{self._domain}", True)
+            return self._either(f"{name}.{self._domains[0]}", name)
         if len(labels) == 1 and name:
-            return Way(f"{name}.{self._namespace}.svc.{self._domain}", True)
-        if len(labels) >= 2 and labels[-1] in self._namespaces:
-            return Way(f"{name}.svc.{self._domain}", True)
-        return MACHINE
+            return self._either(f"{name}.{self._namespace}.svc.{self._domains[0]}", name)
+        if len(labels) >= 2 and labels[-1] in self._namespaces and self._may_be_service(labels):
+            return self._either(f"{name}.svc.{self._domains[0]}", name)
+        return self._plain_way(name, mine=True)
+
+    def _plain_way(self, name: str, *, mine: bool) -> Way:
+        mine = mine and self._order is not Order.CLUSTER_ONLY
+        return (Step(Upstream.MACHINE if mine else Upstream.CLUSTER, name),)
+
+    def _either(self, cluster_name: str, name: str) -> Way:
+        cluster, machine = Step(Upstream.CLUSTER, cluster_name), Step(Upstream.MACHINE, name)
+        if self._order is Order.CLUSTER_FIRST:
+            return cluster, machine
+        if self._order is Order.MACHINE_FIRST:
+            return machine, cluster
+        return (cluster,) if cluster_name == name else (cluster, Step(Upstream.CLUSTER, name))
+
+    def _may_be_service(self, labels: list[str]) -> bool:
+        if labels[-1] not in TOP_LEVEL:
+            return True
+        known = self._services.get(labels[-1])
+        return known is None or labels[-2] in known
 
     def _is_cluster_address(self, labels: list[str]) -> bool:
         address = _reverse(labels)
         return address is not None and any(address in p for p in self._prefixes if p.version == address.version)
 
 
+def _plain(domain: str) -> str:
+    return domain.strip(".").lower()
+
+
+def _is_below(name: str, domain: str) -> bool:
+    return name == domain or name.endswith(f".{domain}")
+
+
+_V4_LABELS: Final = 6
+_V6_LABELS: Final = 34
+
+
 def _reverse(labels: list[str]) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """The address that a reverse name is about (RFC 1035 section 3.5, RFC 3596 section 2.5)."""
     try:
-        if labels[-2:] == ["in-addr", "arpa"] and len(labels) == 6:
+        if labels[-2:] == ["in-addr", "arpa"] and len(labels) == _V4_LABELS:
             return ipaddress.IPv4Address(".".join(reversed(labels[:4])))
-        if labels[-2:] == ["ip6", "arpa"] and len(labels) == 34:
+        if labels[-2:] == ["ip6", "arpa"] and len(labels) == _V6_LABELS:
             return ipaddress.IPv6Address(int("".join(reversed(labels[:32])), 16))
     except ValueError:
         pass

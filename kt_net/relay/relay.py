@@ -11,7 +11,8 @@ from collections import deque
 from dataclasses import dataclass
 
 from kt_net.addr import TCP, address_text
-from kt_net.dns.resolver import Answer, Ask, Resolver, Transport, Upstream
+from kt_net.dns.resolver import Answer, Ask, Resolver, Transport
+from kt_net.dns.routing import Upstream
 from kt_net.errors import LimitExceeded, StreamClosed
 from kt_net.relay.datagrams import DatagramJoint, EchoJoint
 from kt_net.relay.names import DNS_PORT, MAX_QUESTION_OCTETS, ClusterNames, MessageSplitter, framed_message

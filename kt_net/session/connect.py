@@ -21,6 +21,7 @@ from typing import Any
 
 from kt_net.addr import IPAddress, IPPrefix
 from kt_net.dns.resolver import Resolver
+from kt_net.dns.routing import Routing
 from kt_net.drivers.clock import monotonic
 from kt_net.drivers.device import DeviceDriver
 from kt_net.drivers.names import MachineNames
@@ -135,13 +136,8 @@ class ConnectSession:
             resolv_conf=text,
             search=self._search,
         )
-        resolver = Resolver(
-            namespace=namespace,
-            namespaces=namespaces,
-            entropy=os.urandom,
-            cluster_domain=domain,
-            cluster_prefixes=prefixes,
-        )
+        routing = Routing(cluster_domains=[domain], namespace=namespace, namespaces=namespaces, prefixes=prefixes)
+        resolver = Resolver(routing=routing, entropy=os.urandom)
         applied = self._helper.apply(self._plan)
         device = TunDevice(applied.descriptor, name=INTERFACE, mtu=MTU, offload=True)
         for line in applied.replayed:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from kt_net.dns import cache
 from kt_net.dns.cache import Cache
 from kt_net.dns.messages import aged, lifetime, ttl_offsets
-from kt_net.dns.resolver import LONGEST_NEGATIVE, MAX_ASKERS, Answer, Ask, Resolver, Transport, Upstream
+from kt_net.dns.resolver import LONGEST_NEGATIVE, MAX_ASKERS, Answer, Ask, Resolver, Transport
+from kt_net.dns.routing import Routing, Upstream
 from kt_net.errors import MalformedMessage
 
 NAME = "web.default.svc.cluster.local"
@@ -25,7 +26,8 @@ class Conversation:
 
     def __init__(self, **options: Any) -> None:
         self._number = 0
-        self.resolver = Resolver(namespace="shop", namespaces=["default"], entropy=self._entropy, **options)
+        routing = Routing(cluster_domains=["cluster.local"], namespace="shop", namespaces=["default"], prefixes=[])
+        self.resolver = Resolver(routing=routing, entropy=self._entropy, **options)
 
     def _entropy(self, count: int) -> bytes:
         self._number += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from typing import Any
 
 import pytest
 from dnslib import QTYPE, RCODE, RR, A, DNSRecord
@@ -11,51 +12,96 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kt_net.dns.messages import truncated
-from kt_net.dns.resolver import ASK_SECONDS, MAX_ASKS, Answer, Ask, Resolver, Transport, Upstream
-from kt_net.dns.routing import MACHINE, Routing, Way
+from kt_net.dns.resolver import ASK_SECONDS, MAX_ASKS, Answer, Ask, Resolver, Transport
+from kt_net.dns.routing import Order, Routing, Upstream, Way
 
 PREFIXES = [ipaddress.ip_network("10.96.0.0/16"), ipaddress.ip_network("fd00:96::/112")]
 
 
-def routing() -> Routing:
-    return Routing(cluster_domain="cluster.local", namespace="shop", namespaces=["default", "dev"], prefixes=PREFIXES)
+def routing(**options: Any) -> Routing:
+    given = {
+        "cluster_domains": ["cluster.local", "second.example"],
+        "namespace": "shop",
+        "namespaces": ["default", "dev"],
+        "prefixes": PREFIXES,
+    }
+    return Routing(**given | options)
+
+
+def words(way: Way) -> list[str]:
+    """As "cluster web.default" and "machine web"."""
+    return [f"{step.upstream.value} {step.name}" for step in way]
 
 
 @pytest.mark.parametrize(
     ("name", "way"),
     [
-        ("web.default.svc.cluster.local", Way("web.default.svc.cluster.local", False)),
-        ("cluster.local", Way("cluster.local", False)),
-        ("web", Way("web.shop.svc.cluster.local", True)),
-        ("web.default", Way("web.default.svc.cluster.local", True)),
-        ("web.shop", Way("web.shop.svc.cluster.local", True)),
-        ("redis-0.redis.default", Way("redis-0.redis.default.svc.cluster.local", True)),
-        ("web.default.svc", Way("web.default.svc.cluster.local", True)),
-        ("www.example.dev", Way("www.example.dev.svc.cluster.local", True)),
-        ("example.com", MACHINE),
-        ("notcluster.local", MACHINE),
-        ("svc", Way("svc.shop.svc.cluster.local", True)),
-        ("", MACHINE),
-        ("1.0.96.10.in-addr.arpa", Way("1.0.96.10.in-addr.arpa", False)),
-        ("1.0.168.192.in-addr.arpa", MACHINE),
-        ("x.in-addr.arpa", MACHINE),
-        ("1." + "0." * 19 + "6.9.0.0.0.0.d.f.ip6.arpa", MACHINE),
+        ("web.default.svc.cluster.local", ["cluster web.default.svc.cluster.local"]),
+        ("web.default.svc.second.example", ["cluster web.default.svc.second.example"]),
+        ("cluster.local", ["cluster cluster.local"]),
+        ("web", ["cluster web.shop.svc.cluster.local", "machine web"]),
+        ("web.default", ["cluster web.default.svc.cluster.local", "machine web.default"]),
+        ("web.shop", ["cluster web.shop.svc.cluster.local", "machine web.shop"]),
+        ("redis-0.redis.default", ["cluster redis-0.redis.default.svc.cluster.local", "machine redis-0.redis.default"]),
+        ("web.default.svc", ["cluster web.default.svc.cluster.local", "machine web.default.svc"]),
+        ("example.com", ["machine example.com"]),
+        ("notcluster.local", ["machine notcluster.local"]),
+        ("svc", ["cluster svc.shop.svc.cluster.local", "machine svc"]),
+        ("", ["machine "]),
+        ("1.0.96.10.in-addr.arpa", ["cluster 1.0.96.10.in-addr.arpa"]),
+        ("1.0.168.192.in-addr.arpa", ["machine 1.0.168.192.in-addr.arpa"]),
+        ("x.in-addr.arpa", ["machine x.in-addr.arpa"]),
+        ("1." + "0." * 19 + "6.9.0.0.0.0.d.f.ip6.arpa", ["machine 1." + "0." * 19 + "6.9.0.0.0.0.d.f.ip6.arpa"]),
         (
             "1.0.0.0." + "0." * 20 + "6.9.0.0.0.0.d.f.ip6.arpa",
-            Way("1.0.0.0." + "0." * 20 + "6.9.0.0.0.0.d.f.ip6.arpa", False),
+            ["cluster 1.0.0.0." + "0." * 20 + "6.9.0.0.0.0.d.f.ip6.arpa"],
         ),
     ],
 )
-def test_way(name: str, way: Way) -> None:
-    assert routing().way(name) == way
+def test_way(name: str, way: list[str]) -> None:
+    assert words(routing().way(name)) == way
+
+
+@pytest.mark.parametrize(
+    ("order", "name", "way"),
+    [
+        (Order.MACHINE_FIRST, "web", ["machine web", "cluster web.shop.svc.cluster.local"]),
+        (Order.MACHINE_FIRST, "web.default.svc.cluster.local", ["cluster web.default.svc.cluster.local"]),
+        (Order.MACHINE_FIRST, "example.com", ["machine example.com"]),
+        (Order.CLUSTER_ONLY, "web", ["cluster web.shop.svc.cluster.local", "cluster web"]),
+        (Order.CLUSTER_ONLY, "example.com", ["cluster example.com"]),
+        (Order.CLUSTER_ONLY, "www.corp.example", ["cluster www.corp.example"]),
+        (Order.CLUSTER_ONLY, "1.0.168.192.in-addr.arpa", ["cluster 1.0.168.192.in-addr.arpa"]),
+        (Order.CLUSTER_FIRST, "www.corp.example", ["cluster www.corp.example", "machine www.corp.example"]),
+        (Order.CLUSTER_FIRST, "corp.example", ["cluster corp.example", "machine corp.example"]),
+        (Order.CLUSTER_FIRST, "notcorp.example", ["machine notcorp.example"]),
+    ],
+)
+def test_way_by_choice(order: Order, name: str, way: list[str]) -> None:
+    assert words(routing(order=order, domains=["corp.example."]).way(name)) == way
 
 
 def test_namespaces_change() -> None:
     table = routing()
-    assert table.way("web.new") == MACHINE
+    assert words(table.way("web.new")) == ["machine web.new"]
     table.update_namespaces(["new"])
-    assert table.way("web.new").cluster_name == "web.new.svc.cluster.local"
-    assert table.way("web.default") == MACHINE
+    assert words(table.way("web.new")) == ["cluster web.new.svc.cluster.local", "machine web.new"]
+    assert words(table.way("web.default")) == ["machine web.default"]
+
+
+def test_a_namespace_that_is_a_top_level_domain_has_the_services_that_are_there() -> None:
+    table = routing()
+    assert table.ambiguous == {"dev", "shop"}
+    unknown = ["cluster www.example.dev.svc.cluster.local", "machine www.example.dev"]
+    assert words(table.way("www.example.dev")) == unknown, "nobody may list Services: the cluster knows"
+    table.update_services({"dev": ["web"]})
+    assert words(table.way("www.example.dev")) == ["machine www.example.dev"]
+    assert words(table.way("web.dev")) == ["cluster web.dev.svc.cluster.local", "machine web.dev"]
+    assert len(table.way("redis-0.web.dev")) == 2, "a pod of a StatefulSet"
+    assert words(table.way("dev")) == ["cluster dev.shop.svc.cluster.local", "machine dev"]
+    table.update_namespaces(["other"])
+    table.update_namespaces(["dev"])
+    assert words(table.way("www.example.dev")) == unknown, "it is another namespace now"
 
 
 class Machine:
@@ -63,9 +109,7 @@ class Machine:
 
     def __init__(self) -> None:
         self.number = 0
-        self.resolver = Resolver(
-            namespace="shop", namespaces=["default"], entropy=self._entropy, cluster_prefixes=PREFIXES
-        )
+        self.resolver = Resolver(routing=routing(namespaces=["default"]), entropy=self._entropy)
 
     def _entropy(self, count: int) -> bytes:
         self.number += 1
@@ -143,6 +187,45 @@ def test_failure_is_servfail_not_a_lie() -> None:
     machine.query("web")
     machine.resolver.ask_failed(machine.ask().ask, now=0.1)
     assert machine.answer().header.rcode == RCODE.SERVFAIL
+
+
+def test_a_name_that_is_too_long_when_it_is_expanded() -> None:
+    machine = Machine()
+    name = ".".join(["a" * 60] * 4)[:240] + ".default"
+    machine.query(name)
+    ask = machine.ask()
+    assert (ask.upstream, str(DNSRecord.parse(ask.data).q.qname)) == (Upstream.MACHINE, name + ".")
+
+
+def test_a_name_that_comes_back_from_the_cluster_goes_on_to_the_machine() -> None:
+    """The DNS of a cluster on this machine asks this machine for what it does not know: not a circle."""
+    machine = Machine()
+    machine.resolver = Resolver(routing=routing(order=Order.CLUSTER_ONLY), entropy=machine._entropy)
+    machine.query("example.com")
+    first = machine.ask()
+    assert first.upstream is Upstream.CLUSTER
+    machine.query("example.com")
+    second = machine.ask()
+    assert second.upstream is Upstream.MACHINE
+    machine.resolver.receive_answer(second.ask, reply(second, "192.0.2.1"), now=0.1)
+    assert str(machine.answer().rr[0].rdata) == "192.0.2.1"
+    machine.resolver.receive_answer(first.ask, reply(first, "192.0.2.1"), now=0.2)
+    assert str(machine.answer().rr[0].rdata) == "192.0.2.1"
+    assert machine.resolver.next_event() is None
+
+
+def test_trail() -> None:
+    machine = Machine()
+    machine.query("printer")
+    ask = machine.ask()
+    machine.resolver.receive_answer(ask.ask, reply(ask, rcode=RCODE.NXDOMAIN), now=0.5)
+    machine.resolver.ask_failed(machine.ask().ask, now=2.0)
+    event = machine.resolver.next_event()
+    assert isinstance(event, Answer)
+    assert [(asked.step.upstream.value, asked.outcome, asked.records, asked.seconds) for asked in event.trail] == [
+        ("cluster", "NXDOMAIN", 0, 0.5),
+        ("machine", "no answer", 0, 1.5),
+    ]
 
 
 def test_silence_is_servfail_in_time() -> None:

@@ -10,6 +10,7 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.packet import Packet, Raw
 
 from kt_net.dns.resolver import Resolver
+from kt_net.dns.routing import Routing
 from kt_net.relay.datagrams import MAX_WAITING_DATAGRAMS, DatagramJoint
 from kt_net.relay.relay import MachineQuestion, Relay
 from kt_net.relay.streams import Switchboard
@@ -31,7 +32,10 @@ class World:
         self.stack = Stack(entropy=lambda n: bytes(n), mtu=1500, offload=False)
         switchboard = Switchboard()
         switchboard.add(0, self.pair.client)
-        resolver = Resolver(namespace="default", namespaces=[], entropy=lambda n: b"\x77\x01"[:n])
+        resolver = Resolver(
+            routing=Routing(cluster_domains=["cluster.local"], namespace="default", namespaces=[], prefixes=[]),
+            entropy=lambda n: b"\x77\x01"[:n],
+        )
         self.relay = Relay(
             stack=self.stack, switchboard=switchboard, resolver=resolver, resolver_address=bytes([198, 19, 255, 253])
         )
