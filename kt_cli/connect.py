@@ -17,6 +17,21 @@ from kt_cli.output import Printer
 from kt_cli.running import StopSwitch, guarded, hold
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Asked:
+    """The flags of this command alone, as given."""
+
+    session: flags.Session
+    dns_mode: str
+    cluster_domains: str
+    domains: str
+    longest_kept: float
+    included: str
+    excluded: str
+    pods: bool
+    routed: bool
+
+
 def connect(
     context: typer.Context,
     kubeconfig: flags.Kubeconfig = None,
@@ -28,6 +43,60 @@ def connect(
     pod_creation_timeout: flags.PodTimeout = None,
     idle_exit: flags.IdleExit = None,
     carrier: flags.Carrier = flags.CarrierForm.auto,
+    dns_mode: Annotated[
+        str,
+        typer.Option(
+            "--dns-mode",
+            "--dnsMode",
+            metavar="MODE",
+            help="localDNS[:ORDER]: names that may be the cluster's or not, in ORDER cluster,upstream or upstream,cluster; "
+            "podDNS: the cluster is asked for every name",
+        ),
+    ] = "localDNS",
+    cluster_domain: Annotated[
+        str,
+        typer.Option(
+            "--cluster-domain",
+            "--clusterDomain",
+            metavar="NAMES",
+            help="of the cluster's names (default: as pods have it)",
+        ),
+    ] = "",
+    include_domains: Annotated[
+        str,
+        typer.Option(
+            "--include-domains",
+            "--includeDomains",
+            metavar="NAMES",
+            help="domains whose names the cluster is asked as well",
+        ),
+    ] = "",
+    dns_cache_ttl: Annotated[
+        float,
+        typer.Option(
+            "--dns-cache-ttl", "--dnsCacheTtl", metavar="SECONDS", min=0, help="the cluster's answers are kept at most"
+        ),
+    ] = 60.0,
+    include_ips: Annotated[
+        str,
+        typer.Option("--include-ips", "--includeIps", metavar="CIDRS", help="reached through the cluster as well"),
+    ] = "",
+    exclude_ips: Annotated[
+        str,
+        typer.Option(
+            "--exclude-ips", "--excludeIps", metavar="CIDRS", help="left alone, also inside of the cluster's ranges"
+        ),
+    ] = "",
+    disable_pod_ip: Annotated[
+        bool,
+        typer.Option("--disable-pod-ip", "--disablePodIp", help="reach Services only, not pods by their addresses"),
+    ] = False,
+    disable_tun_route: Annotated[
+        bool,
+        typer.Option(
+            "--disable-tun-route", "--disableTunRoute", help="make the device and no routes but the resolver's"
+        ),
+    ] = False,
     state_dir: Annotated[
         str | None,
         typer.Option("--state-dir", metavar="DIR", help="where the host helper keeps its undo journal", hidden=True),
@@ -43,18 +112,35 @@ def connect(
         guarded(
             printer,
             given.debug,
-            lambda: _connect(given, printer, flags.Session(pod_creation_timeout, idle_exit, carrier), state_dir),
+            lambda: _connect(
+                given,
+                printer,
+                _Asked(
+                    flags.Session(pod_creation_timeout, idle_exit, carrier),
+                    dns_mode,
+                    cluster_domain,
+                    include_domains,
+                    dns_cache_ttl,
+                    include_ips,
+                    exclude_ips,
+                    not disable_pod_ip,
+                    not disable_tun_route,
+                ),
+                state_dir,
+            ),
         )
     )
 
 
-def _connect(given: flags.Globals, printer: Printer, asked: flags.Session, state_dir: str | None) -> int:
+def _connect(given: flags.Globals, printer: Printer, asked: _Asked, state_dir: str | None) -> int:
     from kt_net.host.client import DEFAULT_STATE, HostHelper
     from kt_net.host.privilege import become_invoker
+    from kt_net.session.connect import ConnectOptions, ConnectSession
     from kt_net.session.control import ControlServer
     from kt_net.session.home import Claim
 
     state_dir = state_dir or os.environ.get("KT_STATE_DIR") or DEFAULT_STATE
+    names, ranges = _chosen(asked)
     with StopSwitch().installed() as switch:
         helper = HostHelper.start(state_dir)
         try:
@@ -68,11 +154,13 @@ def _connect(given: flags.Globals, printer: Printer, asked: flags.Session, state
         except BaseException:
             helper.close()
             raise
-        session = _session(given, printer, asked, state_dir, helper)
+        options = ConnectOptions(session_options(given, asked.session), names, ranges, state_dir)
+        session = ConnectSession(options, printer.step, helper)
         control = ControlServer(
             {
-                "status": lambda: _status(session),
-                "disconnect": lambda: _stop(switch),
+                "status": lambda request: _status(session),
+                "disconnect": lambda request: _stop(switch),
+                "dns": lambda request: _dns(session, str(request.get("name", "")), str(request.get("kind", ""))),
             }
         )
 
@@ -93,17 +181,29 @@ def _connect(given: flags.Globals, printer: Printer, asked: flags.Session, state
         return code
 
 
-def _session(  # type: ignore[no-untyped-def]  # ConnectSession is imported late
-    given: flags.Globals,
-    printer: Printer,
-    asked: flags.Session,
-    state_dir: str,
-    helper,
-):
-    from kt_net.session.connect import ConnectOptions, ConnectSession
+def _chosen(asked: _Asked):  # type: ignore[no-untyped-def]
+    """`NameOptions` and `RangeChoice` from flags; imported late.
 
-    options = ConnectOptions(session=session_options(given, asked), state_folder=state_dir)
-    return ConnectSession(options, printer.step, helper)
+    Raises:
+        UsageFault: a flag makes no sense.
+    """
+    from kt_net.dns.routing import order_of
+    from kt_net.kube.ranges import RangeChoice, parse_prefixes
+    from kt_net.session.connect import NameOptions
+
+    names = NameOptions(
+        order=order_of(asked.dns_mode),
+        cluster_domains=flags.words(asked.cluster_domains),
+        domains=flags.words(asked.domains),
+        longest_kept=asked.longest_kept,
+    )
+    ranges = RangeChoice(
+        included=parse_prefixes(asked.included, "--include-ips"),
+        excluded=parse_prefixes(asked.excluded, "--exclude-ips"),
+        pods=asked.pods,
+        routed=asked.routed,
+    )
+    return names, ranges
 
 
 def session_options(given: flags.Globals, asked: flags.Session):  # type: ignore[no-untyped-def]
@@ -129,6 +229,15 @@ def session_options(given: flags.Globals, asked: flags.Session):  # type: ignore
 def _status(session) -> dict[str, object]:  # type: ignore[no-untyped-def]
     stats = session.stats()
     return {"pid": os.getpid(), "stats": dataclasses.asdict(stats) if stats is not None else None}
+
+
+def _dns(session, name: str, kind: str) -> dict[str, object]:  # type: ignore[no-untyped-def]
+    from kt_net.errors import MalformedMessage
+
+    try:
+        return {"steps": session.explain(name, kind)}
+    except MalformedMessage as error:
+        return {"error": error.why or error.what}
 
 
 def _stop(switch: StopSwitch) -> dict[str, object]:

@@ -92,6 +92,11 @@ class Globals:
             logging.getLogger(noisy).setLevel(logging.DEBUG if self.debug else logging.CRITICAL)
 
 
+def words(text: str) -> tuple[str, ...]:
+    """A list as people write it: separated by commas or spaces."""
+    return tuple(text.replace(",", " ").split())
+
+
 def of(context: typer.Context) -> Globals:
     """The flags before the command's name."""
     given = context.obj

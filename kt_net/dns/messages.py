@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 
-from dnslib import QTYPE, RCODE, SOA, DNSError, DNSHeader, DNSLabel, DNSRecord
+from dnslib import EDNS0, QTYPE, RCODE, SOA, DNSError, DNSHeader, DNSLabel, DNSQuestion, DNSRecord
 from dnslib.label import DNSLabelError
 
 from kt_net.errors import MalformedMessage
@@ -47,6 +47,32 @@ def parse_message(data: bytes) -> DNSRecord:
         return DNSRecord.parse(data)
     except (DNSError, DNSLabelError, ValueError, IndexError, KeyError, RecursionError, TypeError) as error:
         raise MalformedMessage("no DNS message", why=str(error)) from error
+
+
+def question(name: str, kind: str, message_id: int) -> bytes:
+    """A query as a modern stub resolver makes it, EDNS with 1232 octets.
+
+    Raises:
+        MalformedMessage: no such type, or this is no name.
+    """
+    try:
+        record = DNSRecord(DNSHeader(id=message_id, rd=1), q=DNSQuestion(DNSLabel(name), QTYPE.reverse[kind.upper()]))
+        record.add_ar(EDNS0(udp_len=1232))
+        return bytes(record.pack())
+    except (DNSError, DNSLabelError, ValueError, KeyError) as error:
+        raise MalformedMessage(f"{name} {kind} cannot be asked", why=str(error)) from error
+
+
+def records_of(data: bytes) -> tuple[str, list[str]]:
+    """The response code and the records of an answer, in words.
+
+    Raises:
+        MalformedMessage: it is none.
+    """
+    answer = parse_message(data)
+    return code_name(answer.header.rcode), [
+        f"{record.rname} {record.ttl} {QTYPE[record.rtype]} {record.rdata}" for record in answer.rr
+    ]
 
 
 def name_of(record: DNSRecord) -> str:

@@ -142,6 +142,11 @@ class Resolver:
         self._cache.clear()
 
     @property
+    def ambiguous(self) -> frozenset[str]:
+        """See `Routing.ambiguous`."""
+        return self._routing.ambiguous
+
+    @property
     def kept(self) -> int:
         """Answers in the cache."""
         return len(self._cache)

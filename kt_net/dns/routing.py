@@ -13,6 +13,7 @@ from typing import Final
 
 from kt_net.addr import IPPrefix
 from kt_net.dns.top_level import TOP_LEVEL
+from kt_net.errors import UsageFault
 
 
 class Upstream(Enum):
@@ -43,6 +44,25 @@ class Order(Enum):
     MACHINE_FIRST = "upstream,cluster"
     #: This machine's resolver is not asked at all.
     CLUSTER_ONLY = "cluster"
+
+
+def order_of(mode: str) -> Order:
+    """The order that a mode of names in KT Connect's words means: "localDNS", "localDNS:ORDER" or "podDNS".
+
+    Raises:
+        UsageFault: no such mode.
+    """
+    kind, _, order = mode.partition(":")
+    if mode == "podDNS":
+        return Order.CLUSTER_ONLY
+    if kind == "localDNS":
+        try:
+            return Order(order.replace(" ", "") or Order.CLUSTER_FIRST)
+        except ValueError:
+            pass
+    raise UsageFault(
+        f"--dns-mode: {mode} is none", next_step="use localDNS, localDNS:upstream,cluster, localDNS:cluster or podDNS"
+    )
 
 
 class Routing:

@@ -82,6 +82,8 @@ def plan_host(
     resolver: IPAddress,
     resolv_conf: str,
     search: tuple[str, ...],
+    excluded: tuple[IPPrefix, ...] = (),
+    routed: bool = True,
     allow_conflicts: bool = False,
 ) -> HostPlan:
     """The plan for a connection.
@@ -93,13 +95,16 @@ def plan_host(
         resolver: address at which the stack's resolver answers.
         resolv_conf: the machine's, as it is.
         search: domains of the cluster to search first.
+        excluded: what is left out of `prefixes`.
+        routed: False for a device without routes but the resolver's.
 
     Raises:
         RouteConflict: a prefix overlaps a route of this machine; names both and the interface.
     """
-    wanted = subtract(prefixes, [ipaddress.ip_network(hole) for hole in holes])
+    chosen = subtract(prefixes, list(excluded)) if routed else []
+    wanted = subtract(chosen, [ipaddress.ip_network(hole) for hole in holes])
     if not allow_conflicts:
-        for prefix in prefixes:
+        for prefix in chosen:
             _refuse_overlap(prefix, interface, routes)
     device = free_address(DEVICE_CANDIDATES, prefixes, routes)
     return HostPlan(
@@ -120,5 +125,6 @@ def _refuse_overlap(prefix: IPPrefix, interface: str, routes: list[Route]) -> No
         if known.version == prefix.version and known.overlaps(prefix):
             raise RouteConflict(
                 f"{prefix} of the cluster overlaps {known}, which this machine routes to {route.interface}",
-                next_step="leave that range out, or end the connection that routes it",
+                next_step=f"leave it out with --exclude-ips {max(prefix, known, key=lambda one: one.prefixlen)}, "
+                "or end the connection that routes it",
             )

@@ -7,8 +7,11 @@ Not here: what to ask for.
 
 from __future__ import annotations
 
+import builtins
+import contextlib
 import email.utils
 import json
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
@@ -117,11 +120,24 @@ class HttpKubeApi:
 
     def list(self, kind: str, namespace: str | None, *, selector: str = "") -> Iterator[Object]:
         """See `KubeApi`."""
+        for page in self._pages(kind, namespace, selector):
+            yield from page.get("items") or []
+
+    def list_at(self, kind: str, namespace: str | None) -> tuple[builtins.list[Object], str]:
+        """All objects, and the version from which a watch goes on (Kubernetes doc, "Resource versions")."""
+        found: builtins.list[Object] = []
+        version = ""
+        for page in self._pages(kind, namespace, ""):
+            found += page.get("items") or []
+            version = str(page.get("metadata", {}).get("resourceVersion") or "")
+        return found, version
+
+    def _pages(self, kind: str, namespace: str | None, selector: str) -> Iterator[Object]:
         following = ""
         while True:
             query = {"limit": str(PAGE), "labelSelector": selector, "continue": following}
             page = self._json("GET", url_path(kind, namespace), query=query, what=f"list {kind}s")
-            yield from page.get("items") or []
+            yield page
             following = page.get("metadata", {}).get("continue") or ""
             if not following:
                 return
@@ -131,14 +147,27 @@ class HttpKubeApi:
         return self._json("GET", path, what=what)
 
     def watch(
-        self, kind: str, namespace: str, *, selector: str = "", seconds: float, opened: Callable[[Any], None]
+        self,
+        kind: str,
+        namespace: str | None,
+        *,
+        selector: str = "",
+        since: str = "",
+        seconds: float,
+        opened: Callable[[Any], None],
     ) -> Iterator[tuple[str, Object]]:
-        """(type, object) as it comes, existing objects first, for at most `seconds`.
+        """(type, object) as it comes, for at most `seconds`.
 
         Args:
-            opened: given the response, which another thread may `close` to end the watch.
+            since: the version after which; without one existing objects come first.
+            opened: given the response, by which another thread may `end_watch`.
         """
-        query = {"watch": "true", "labelSelector": selector, "timeoutSeconds": str(max(1, int(seconds)))}
+        query = {
+            "watch": "true",
+            "labelSelector": selector,
+            "resourceVersion": since,
+            "timeoutSeconds": str(max(1, int(seconds))),
+        }
         response = self._request("GET", url_path(kind, namespace), query=query, stream=True, seconds=seconds + 5)
         opened(response)
         if response.status >= 400:
@@ -207,6 +236,13 @@ class HttpKubeApi:
                 self._clock_offset = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
             except ValueError:
                 pass
+
+
+def end_watch(response: Any) -> None:
+    """End a watch from another thread, which blocks in a read that only the socket's end wakes."""
+    if response is not None:
+        with contextlib.suppress(Exception):
+            response.connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def url_path(kind: str, namespace: str | None, name: str = "") -> str:

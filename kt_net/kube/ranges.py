@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kt_net.addr import IPAddress, IPPrefix, collapse
-from kt_net.errors import ObjectMissing, PermissionMissing
+from kt_net.errors import ObjectMissing, PermissionMissing, UsageFault
 from kt_net.kube.api import HttpKubeApi, Object
 
 #: What is taken around one address that no known range has. Pods: a node's usual share. Services: they come from one range, of
@@ -36,6 +36,46 @@ class ClusterRanges:
     def all(self) -> list[IPPrefix]:
         """Both."""
         return collapse([*self.pods, *self.services])
+
+
+@dataclass(frozen=True, slots=True)
+class RangeChoice:
+    """What is routed of the ranges, and besides.
+
+    Attributes:
+        included: routed whatever the cluster says.
+        excluded: never routed, also inside of a range.
+        pods: whether pods are reached by their addresses.
+        routed: whether there are routes at all, besides the resolver's.
+    """
+
+    included: tuple[IPPrefix, ...] = ()
+    excluded: tuple[IPPrefix, ...] = ()
+    pods: bool = True
+    routed: bool = True
+
+    def of(self, ranges: ClusterRanges) -> list[IPPrefix]:
+        """The prefixes of the cluster that are reached; `excluded` is taken out later, with what else must be left alone."""
+        return collapse([*(ranges.pods if self.pods else ()), *ranges.services, *self.included])
+
+
+def parse_prefixes(text: str, flag: str) -> tuple[IPPrefix, ...]:
+    """Addresses and CIDRs, separated by commas or spaces; an address is a range of one.
+
+    Raises:
+        UsageFault: one is neither.
+    """
+    found: list[IPPrefix] = []
+    for word in text.replace(",", " ").split():
+        try:
+            found.append(ipaddress.ip_network(word, strict=False))
+        except ValueError as error:
+            raise UsageFault(
+                f"{flag}: {word} is no address and no range", next_step="write it like 10.1.0.0/16 or fd00::7"
+            ) from error
+        if not found[-1].prefixlen:
+            raise UsageFault(f"{flag}: {word} is everything", next_step="name the ranges that are meant")
+    return tuple(found)
 
 
 def detect_ranges(api: HttpKubeApi, namespace: str) -> ClusterRanges:

@@ -8,14 +8,13 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from kt_net.choreography.shadow import ShadowOptions, shadow_steps
 from kt_net.choreography.steps import Sequence
 from kt_net.errors import AdmissionRefused, ImageUnavailable, KtError, ShadowFailed
-from kt_net.kube.api import HttpKubeApi, Object
+from kt_net.kube.api import HttpKubeApi, Object, end_watch
 from kt_net.kube.run import run_sequence, undo_sequence
 
 _IMAGE_REASONS = frozenset(
@@ -137,11 +136,7 @@ class _Watch:
 
     def close(self) -> None:
         self._closed = True
-        response = self._response
-        if response is not None:
-            # The thread blocks in a read that only the socket's end wakes.
-            with suppress(Exception):
-                response.connection.sock.shutdown(2)
+        end_watch(self._response)
 
 
 def _judge_pod(pod: Object) -> tuple[bool, str]:

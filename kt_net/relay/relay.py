@@ -227,6 +227,9 @@ class Relay:
             else:
                 self._events.append(MachineQuestion(event.ask, event.data, event.transport))
             return
+        if callable(event.client):
+            event.client(event)  # somebody on this machine, not on the device
+            return
         transport, flow = self._asker(event)
         try:
             if transport is Transport.TCP:

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from kt_net.addr import IPAddress, IPPrefix
-from kt_net.dns.resolver import Resolver
-from kt_net.dns.routing import Routing
+from kt_net.dns.resolver import LONGEST_KEPT, Resolver
+from kt_net.dns.routing import Order, Routing, Upstream
 from kt_net.drivers.clock import monotonic
 from kt_net.drivers.device import DeviceDriver
 from kt_net.drivers.names import MachineNames
@@ -33,9 +33,11 @@ from kt_net.host.routes import Route, read_routes
 from kt_net.kube.api import HttpKubeApi
 from kt_net.kube.config import Cluster, load_cluster
 from kt_net.kube.permissions import require
-from kt_net.kube.ranges import ClusterRanges, detect_ranges, namespace_names
+from kt_net.kube.ranges import ClusterRanges, RangeChoice, detect_ranges, namespace_names
 from kt_net.relay.relay import MachineQuestion, Relay
+from kt_net.session.directory import Directory
 from kt_net.session.engine import Engine, Progress, SessionOptions
+from kt_net.session.explain import Explainer
 from kt_net.stack import Stack, StackConfig
 from kt_net.stats import SessionStats, TunnelStats
 from kt_net.tun.linux import TunDevice
@@ -49,10 +51,28 @@ DEFAULT_DOMAIN = "cluster.local"
 
 
 @dataclass(frozen=True, slots=True)
+class NameOptions:
+    """How names are resolved.
+
+    Attributes:
+        cluster_domains: "" for the one that the pod's resolv.conf names.
+        domains: more whose names the cluster's DNS is asked.
+        longest_kept: seconds that an answer of the cluster is kept at most.
+    """
+
+    order: Order = Order.CLUSTER_FIRST
+    cluster_domains: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
+    longest_kept: float = LONGEST_KEPT
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectOptions:
     """See `SessionOptions`; and where the helper keeps its journal."""
 
     session: SessionOptions
+    names: NameOptions
+    ranges: RangeChoice
     state_folder: str = DEFAULT_STATE
 
 
@@ -70,6 +90,8 @@ class ConnectSession:
         self._resolver_address = ""
         self._search: tuple[str, ...] = ()
         self._started = monotonic()
+        self._directory: Directory | None = None
+        self._explainer: Explainer | None = None
         self._closing = threading.Lock()
         self._closed = False
 
@@ -117,11 +139,13 @@ class ConnectSession:
 
     def _join(self, engine: Engine, ranges: ClusterRanges, namespaces: list[str], pod_dns: ResolvConf) -> None:
         """Plan this machine's part, have the helper do it, and put the stack between device and tunnel."""
-        prefixes, routes = ranges.all(), read_routes()
+        chosen, names = self._options.ranges, self._options.names
+        prefixes, routes = chosen.of(ranges), read_routes()
         text = Path(RESOLVER_FILE).read_text()
         own = parse_resolv_conf(text)
         resolver_address = free_address(RESOLVER_CANDIDATES, prefixes, routes)
-        domain = cluster_domain(pod_dns)
+        domains = names.cluster_domains or (cluster_domain(pod_dns),)
+        domain = domains[0]
         namespace = engine.cluster.namespace
         self._search = (f"{namespace}.svc.{domain}", f"svc.{domain}", domain)
         self._resolver_address = str(resolver_address)
@@ -130,14 +154,23 @@ class ConnectSession:
             mtu=MTU,
             offload=True,
             prefixes=prefixes,
+            excluded=chosen.excluded,
+            routed=chosen.routed,
             holes=_holes(engine.cluster, own, routes),
             routes=routes,
             resolver=resolver_address,
             resolv_conf=text,
             search=self._search,
         )
-        routing = Routing(cluster_domains=[domain], namespace=namespace, namespaces=namespaces, prefixes=prefixes)
-        resolver = Resolver(routing=routing, entropy=os.urandom)
+        routing = Routing(
+            cluster_domains=domains,
+            namespace=namespace,
+            namespaces=namespaces,
+            prefixes=ranges.all(),
+            domains=names.domains,
+            order=names.order,
+        )
+        resolver = Resolver(routing=routing, entropy=os.urandom, longest_kept=names.longest_kept)
         applied = self._helper.apply(self._plan)
         device = TunDevice(applied.descriptor, name=INTERFACE, mtu=MTU, offload=True)
         for line in applied.replayed:
@@ -145,6 +178,14 @@ class ConnectSession:
         for route in applied.skipped:
             self._progress(f"without route {route}: this machine has IPv6 switched off")
         self._put_together(engine, device, resolver, resolver_address, pod_dns, own)
+        self._explainer = Explainer(
+            engine.loop,
+            resolver,
+            (*self._search, *(found for found in own.search if found not in self._search)),
+            own.options,
+            {Upstream.CLUSTER: " ".join(pod_dns.nameservers), Upstream.MACHINE: " ".join(own.nameservers)},
+        )
+        self._directory = Directory(engine.loop, engine.api, resolver)
         self._progress(f"device {INTERFACE}, {len(self._plan.routes)} routes")
         self._progress(f"names by {self._resolver_address}, search {' '.join(self._search)}")
 
@@ -234,6 +275,14 @@ class ConnectSession:
             flows=flows,
         )
 
+    def explain(self, name: str, kind: str) -> list[dict[str, Any]]:
+        """See `Explainer`; nothing before it is up. Not on the loop's thread.
+
+        Raises:
+            MalformedMessage: this cannot be asked.
+        """
+        return [] if self._explainer is None else self._explainer.explain(name, kind)
+
     def _summary(self) -> Mapping[str, Any]:
         stats = self.stats()
         if stats is None:
@@ -254,6 +303,8 @@ class ConnectSession:
                 return []
             self._closed = True
         said: list[str] = []
+        if self._directory is not None:
+            self._directory.close()
         if self._engine is not None and self._driver is not None:
             self._engine.loop.call_soon(self._driver.detach)
         said += self._restore_machine()

@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from kt_net.errors import NotConnected
@@ -20,7 +20,7 @@ from kt_net.session.home import control_socket
 logger = logging.getLogger(__name__)
 
 MAX_LINE = 4 * 1024 * 1024
-SECONDS = 5.0
+SECONDS = 30.0
 
 Answer = dict[str, Any]
 
@@ -29,10 +29,10 @@ class ControlServer:
     """Answers on a thread of its own.
 
     Args:
-        verbs: what may be asked, and what answers it.
+        verbs: what may be asked, and what answers it, given the request.
     """
 
-    def __init__(self, verbs: dict[str, Callable[[], Answer]]) -> None:
+    def __init__(self, verbs: dict[str, Callable[[Mapping[str, Any]], Answer]]) -> None:
         self._verbs = verbs
         self._path = control_socket()
         with contextlib.suppress(FileNotFoundError):
@@ -62,11 +62,11 @@ class ControlServer:
                 connected.settimeout(SECONDS)
                 request = json.loads(_line(connected))
                 verb = self._verbs.get(str(request.get("do")) if isinstance(request, dict) else "")
-                answer = verb() if verb is not None else {"error": "unknown request"}
+                answer = verb(request) if verb is not None else {"error": "unknown request"}
                 connected.sendall(json.dumps(answer).encode() + b"\n")
 
 
-def ask(verb: str) -> Answer:
+def ask(verb: str, **arguments: str) -> Answer:
     """The answer of the running connection.
 
     Raises:
@@ -76,7 +76,7 @@ def ask(verb: str) -> Answer:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connected:
             connected.settimeout(SECONDS)
             connected.connect(str(control_socket()))
-            connected.sendall(json.dumps({"do": verb}).encode() + b"\n")
+            connected.sendall(json.dumps({"do": verb, **arguments}).encode() + b"\n")
             answer = json.loads(_line(connected))
     except (OSError, ValueError) as error:
         raise NotConnected("nothing is connected") from error

@@ -11,9 +11,10 @@ from dnslib.dns import EDNS0
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kt_net.dns.messages import truncated
+from kt_net.dns.messages import question, records_of, truncated
 from kt_net.dns.resolver import ASK_SECONDS, MAX_ASKS, Answer, Ask, Resolver, Transport
-from kt_net.dns.routing import Order, Routing, Upstream, Way
+from kt_net.dns.routing import Order, Routing, Upstream, Way, order_of
+from kt_net.errors import MalformedMessage, UsageFault
 
 PREFIXES = [ipaddress.ip_network("10.96.0.0/16"), ipaddress.ip_network("fd00:96::/112")]
 
@@ -79,6 +80,40 @@ def test_way(name: str, way: list[str]) -> None:
 )
 def test_way_by_choice(order: Order, name: str, way: list[str]) -> None:
     assert words(routing(order=order, domains=["corp.example."]).way(name)) == way
+
+
+@pytest.mark.parametrize(
+    ("mode", "order"),
+    [
+        ("localDNS", Order.CLUSTER_FIRST),
+        ("localDNS:cluster,upstream", Order.CLUSTER_FIRST),
+        ("localDNS:upstream, cluster", Order.MACHINE_FIRST),
+        ("localDNS:cluster", Order.CLUSTER_ONLY),
+        ("podDNS", Order.CLUSTER_ONLY),
+    ],
+)
+def test_modes(mode: str, order: Order) -> None:
+    assert order_of(mode) is order
+
+
+@pytest.mark.parametrize("mode", ["", "localdns", "localDNS:upstream", "localDNS:a", "podDNS:cluster", "hosts"])
+def test_no_modes(mode: str) -> None:
+    with pytest.raises(UsageFault, match="--dns-mode"):
+        order_of(mode)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("a..b", "A"), ("x" * 64, "A"), ("web", "FOO"), ("a." * 200, "A")])
+def test_questions_that_cannot_be(name: str, kind: str) -> None:
+    with pytest.raises(MalformedMessage):
+        question(name, kind, 1)
+
+
+def test_question_and_records() -> None:
+    asked = DNSRecord.parse(question("web.default.", "aaaa", 7))
+    assert (asked.header.id, str(asked.q.qname), asked.q.qtype, asked.ar[0].rclass) == (7, "web.default.", 28, 1232)
+    answer = asked.reply()
+    answer.add_answer(RR("web.default.", QTYPE.A, rdata=A("10.96.0.1"), ttl=5))
+    assert records_of(bytes(answer.pack())) == ("NOERROR", ["web.default. 5 A 10.96.0.1"])
 
 
 def test_namespaces_change() -> None:

@@ -65,6 +65,25 @@ def test_what_must_stay_reached_is_left_out() -> None:
     assert covered == SERVICES.num_addresses - 1
 
 
+def test_excluded_is_left_out_and_no_conflict() -> None:
+    excluded = ipaddress.ip_network("10.244.3.0/24")
+    made = plan(excluded=(excluded,), routes=[route("10.244.3.0/24", "tun7")])
+    assert not any(prefix.overlaps(excluded) for prefix in made.routes if prefix.version == 4)
+    assert any(ipaddress.ip_address("10.244.4.1") in prefix for prefix in made.routes if prefix.version == 4)
+
+
+def test_device_without_routes() -> None:
+    made = plan(routed=False, routes=[route("10.0.0.0/8", "tun7")])
+    assert made.routes == (ipaddress.ip_network("198.19.255.253/32"),)
+
+
+@pytest.mark.parametrize(("known", "named"), [("10.244.3.0/24", "10.244.3.0/24"), ("10.0.0.0/8", "10.244.0.0/16")])
+def test_what_to_leave_out_is_named(known: str, named: str) -> None:
+    with pytest.raises(RouteConflict) as caught:
+        plan(prefixes=[PODS], routes=[route(known, "tun7")])
+    assert f"--exclude-ips {named}," in caught.value.next_step
+
+
 @pytest.mark.parametrize("prefix", ["10.244.3.0/24", "10.0.0.0/8", "10.96.0.0/16"])
 def test_overlap_is_named_and_refused(prefix: str) -> None:
     with pytest.raises(RouteConflict, match=f"{prefix}.*tun7"):

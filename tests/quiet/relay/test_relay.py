@@ -9,7 +9,8 @@ from dnslib import RCODE, DNSRecord
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.packet import Packet, Raw
 
-from kt_net.dns.resolver import Resolver
+from kt_net.dns.messages import question
+from kt_net.dns.resolver import Answer, Resolver, Transport
 from kt_net.dns.routing import Routing
 from kt_net.relay.datagrams import MAX_WAITING_DATAGRAMS, DatagramJoint
 from kt_net.relay.relay import MachineQuestion, Relay
@@ -32,12 +33,15 @@ class World:
         self.stack = Stack(entropy=lambda n: bytes(n), mtu=1500, offload=False)
         switchboard = Switchboard()
         switchboard.add(0, self.pair.client)
-        resolver = Resolver(
+        self.resolver = Resolver(
             routing=Routing(cluster_domains=["cluster.local"], namespace="default", namespaces=[], prefixes=[]),
             entropy=lambda n: b"\x77\x01"[:n],
         )
         self.relay = Relay(
-            stack=self.stack, switchboard=switchboard, resolver=resolver, resolver_address=bytes([198, 19, 255, 253])
+            stack=self.stack,
+            switchboard=switchboard,
+            resolver=self.resolver,
+            resolver_address=bytes([198, 19, 255, 253]),
         )
         self.relay.use_cluster_dns(("10.96.0.53",))
 
@@ -295,6 +299,15 @@ def test_other_names_are_the_machines_business() -> None:
     world.relay.receive_outcome(event.ask, DNSRecord.parse(event.data).reply().pack(), now=world.pair.now)
     (answer,) = world.turn()
     assert DNSRecord.parse(bytes(answer[UDP].payload)).header.id == question.header.id
+
+
+def test_an_answer_for_somebody_who_is_not_on_the_device() -> None:
+    world, answers = World(), list[Answer]()
+    query = question("web.default.svc.cluster.local", "A", 7)
+    world.relay.use_cluster_dns(())
+    world.resolver.receive_query(query, client=answers.append, transport=Transport.TCP, now=world.pair.now)
+    world.turn()
+    assert [asked.outcome for asked in answers[0].trail] == ["no answer"]
 
 
 def test_the_resolvers_address_serves_names_only() -> None:

@@ -1,0 +1,88 @@
+"""The names of a kind's objects, kept current by a watch on a thread of its own (Kubernetes doc, "Efficient detection of changes").
+
+Not here: what they are used for.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any, Final
+
+from kt_net.errors import KtError, ObjectMissing, PermissionMissing
+from kt_net.kube.api import HttpKubeApi, end_watch
+
+logger = logging.getLogger(__name__)
+
+#: Of one watch; the API server ends it sooner or later anyway.
+WATCH_SECONDS: Final = 300.0
+#: Between two attempts, at first and at most.
+FIRST_PAUSE: Final = 0.5
+LONGEST_PAUSE: Final = 30.0
+
+
+class Followed:
+    """Follows until closed, or until it turns out that it may not.
+
+    Args:
+        namespace: of the objects; None for kinds that have none.
+        changed: told all names, at the start and at each change; on the thread.
+    """
+
+    def __init__(
+        self, api: HttpKubeApi, kind: str, namespace: str | None, changed: Callable[[frozenset[str]], None]
+    ) -> None:
+        self._api = api
+        self._kind = kind
+        self._namespace = namespace
+        self._changed = changed
+        self._closed = threading.Event()
+        self._response: Any = None
+        threading.Thread(target=self._run, name=f"ktctl-{kind}", daemon=True).start()
+
+    def close(self) -> None:
+        """End; the thread is not waited for."""
+        self._closed.set()
+        end_watch(self._response)
+
+    def _run(self) -> None:
+        pause = FIRST_PAUSE
+        while not self._closed.is_set():
+            try:
+                self._follow()
+                pause = FIRST_PAUSE
+                continue
+            except (PermissionMissing, ObjectMissing) as error:
+                logger.debug("not following %ss: %s", self._kind, error)
+                return
+            except KtError as error:
+                logger.debug("following %ss: %s", self._kind, error)
+            except Exception as error:  # noqa: BLE001 - top frame of the thread; a response that is cut raises what it likes
+                logger.debug("following %ss: %r", self._kind, error)
+            self._closed.wait(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _follow(self) -> None:
+        """One list and one watch from there."""
+        objects, version = self._api.list_at(self._kind, self._namespace)
+        names = {str(found["metadata"]["name"]) for found in objects}
+        self._changed(frozenset(names))
+        for event, found in self._api.watch(
+            self._kind, self._namespace, since=version, seconds=WATCH_SECONDS, opened=self._opened
+        ):
+            if event == "ERROR":
+                return  # usually 410: what we know is too old; from the beginning
+            name = str(found["metadata"]["name"])
+            if event == "ADDED" and name not in names:
+                names.add(name)
+            elif event == "DELETED" and name in names:
+                names.discard(name)
+            else:
+                continue
+            self._changed(frozenset(names))
+
+    def _opened(self, response: Any) -> None:
+        self._response = response
+        if self._closed.is_set():
+            end_watch(response)
