@@ -90,6 +90,7 @@ class HostHelper:
         helper = cls(process, ours)
         try:
             helper._ask({"do": "hello"}, timeout=None)
+            ours.settimeout(ANSWER_SECONDS)  # which also makes it one that never blocks a beat
         except EnvironmentFault:
             helper.close()
             raise PrivilegeMissing("the host helper did not start", why="sudo refused, or was given up") from None
@@ -117,6 +118,17 @@ class HostHelper:
         """Have everything undone; what was done, in words."""
         answer, _ = self._ask({"do": "undo"})
         return [str(line) for line in answer.get("done", ())]
+
+    def beat(self) -> None:
+        """Say that we live; never waits. Without it the helper gives the machine its own names back for the time being.
+
+        To be called about once a second by the thread that answers names, from the first call on.
+        """
+        try:
+            # Not by the socket's own method, which would wait while it is full: the helper may be stopped.
+            os.write(self._channel.fileno(), b'{"do": "beat"}\n')
+        except OSError:
+            pass  # it has ended, which others notice, or it is stopped
 
     def close(self) -> None:
         """Let it undo what is left, and wait for its end."""

@@ -1,12 +1,15 @@
 """The host helper: the one part that runs as root. Standard library only, one file, `python3 -I helper.py`.
 
 It creates a TUN device, sets routes and the resolver file from a plan, and undoes all that when its standard input ends, however the
-client died. Before each step the undo is in a journal on disk; a journal whose helper is dead is replayed at the next start, or by
-`--replay`.
+client died. Before each step the undo is in a journal on disk. When the helper dies as well, its guard, a second process that does nothing
+else, undoes what the journal says; when all three die, the next start does, or `--replay`.
+
+A client that lives and does not answer (stopped, swapped out) would leave this machine without names. So it beats once a second; after
+three seconds of silence the machine has its own resolver file back, until the client beats again.
 
 Protocol: standard input is one end of a Unix stream socket. Both sides send JSON objects, one a line. The answer to a plan carries
 the TUN's descriptor (SCM_RIGHTS). Requests: {"do": "hello"|"apply"|"undo"}; answers: {"ok": true, ...} or
-{"ok": false, "kind": ..., "error": ...}.
+{"ok": false, "kind": ..., "error": ...}. {"do": "beat"} is not answered.
 
 Not here: deciding what is routed or which names go where (kt_net.host.plan); it refuses what is outside its own grammar.
 """
@@ -23,16 +26,21 @@ import ipaddress
 import json
 import os
 import re
+import select
 import signal
 import socket
 import stat
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 PROTOCOL = 1
 DEFAULT_STATE = "/var/lib/ktctl"
+
+#: After so many seconds without a beat the machine's own resolver file comes back. libc gives up on a name server after 5.
+SILENCE_SECONDS = 3.0
 
 MAX_REQUEST = 1024 * 1024
 MAX_ROUTES = 1024
@@ -203,7 +211,10 @@ def replay(folder: str) -> list[str]:
         if started is not None and start_time(pid) == started:
             continue  # its helper lives
         done += undo_all(undo)
-        os.unlink(path)
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass  # somebody else has replayed it at the same time: undoing twice changes nothing
     return done
 
 
@@ -231,11 +242,20 @@ def undo_file(step: dict[str, Any]) -> str:
     if path not in RESOLVER_FILES:
         raise ValueError(f"not a resolver file: {path!r}")
     with open(path, "r+b") as file:
-        current = file.read(MAX_FILE + 1)
+        current, before = file.read(MAX_FILE + 1), base64.b64decode(step["before"])
+        if current == before:
+            return f"{path} restored"  # while the client was silent
         if digest(current) != step["ours"] and not partly(current, step):
             return f"{path} was changed by somebody else; left as it is"
-        write_in_place(file, base64.b64decode(step["before"]))
+        write_in_place(file, before)
     return f"{path} restored"
+
+
+def redo_file(step: dict[str, Any]) -> None:
+    """Ours once more, if the file is still what `undo_file` made of it."""
+    with open(step["path"], "r+b") as file:
+        if file.read(MAX_FILE + 1) == base64.b64decode(step["before"]):
+            write_in_place(file, base64.b64decode(step["after"]))
 
 
 def partly(current: bytes, step: dict[str, Any]) -> bool:
@@ -389,6 +409,31 @@ def set_file(resolver: dict[str, Any], journal: Journal) -> None:
         raise Fault("host", f"{path}: {error.strerror}") from error
 
 
+# -- the guard -----------------------------------------------------------------------------------------------------
+
+
+def start_guard(folder: str) -> int:
+    """A process that waits for our end and then undoes what we left; the descriptor that tells it, ours to keep open."""
+    waits, tells = os.pipe2(os.O_CLOEXEC)
+    if os.fork():
+        os.close(waits)
+        return tells
+    try:
+        os.setsid()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        null = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0, 1, 2):
+            os.dup2(null, descriptor)
+        os.dup2(waits, 3)
+        os.closerange(4, os.sysconf("SC_OPEN_MAX"))  # the client's socket first of all
+        while os.read(3, 1):
+            pass
+        replay(folder)
+    finally:
+        os._exit(0)
+
+
 # -- serving -------------------------------------------------------------------------------------------------------
 
 
@@ -400,17 +445,25 @@ class Service:
         self._folder = folder
         self._journal: Journal | None = None
         self._waiting = b""
+        self._guard = -1
+        self._beats = False  # the client has said that it lives, and will again
+        self._given_back = False
 
     def run(self) -> None:
         """Until the client is gone."""
         try:
             while (request := self._receive()) is not None:
-                self._answer(request)
+                if request == {"do": "beat"}:
+                    self._beat()
+                else:
+                    self._answer(request)
         finally:
             self._undo()
 
     def _receive(self) -> Any:
         while b"\n" not in self._waiting:
+            if self._beats and not self._given_back and not select.select([self._channel], [], [], SILENCE_SECONDS)[0]:
+                self._give_back()
             try:
                 data = self._channel.recv(65536)
             except ConnectionError:
@@ -423,6 +476,25 @@ class Service:
             return json.loads(line)
         except (ValueError, RecursionError):
             return {}
+
+    def _beat(self) -> None:
+        self._beats = self._journal is not None
+        if self._given_back:
+            self._given_back = False
+            self._each_file(redo_file)
+
+    def _give_back(self) -> None:
+        """The client is silent: the machine's names are its own again. Routes stay, they are the cluster's alone."""
+        self._given_back = True
+        self._each_file(undo_file)
+
+    def _each_file(self, do: Callable[[dict[str, Any]], object]) -> None:
+        for step in self._journal.undo if self._journal is not None else ():
+            if step["kind"] == "file":
+                try:
+                    do(step)
+                except OSError:
+                    pass  # gone; there is nothing to be done about it
 
     def _answer(self, request: Any) -> None:
         what = request.get("do") if isinstance(request, dict) else None
@@ -450,6 +522,8 @@ class Service:
         journal = Journal(folder, plan["interface"]["name"])
         if os.path.exists(journal.path):
             raise Fault("busy", f"another helper holds {plan['interface']['name']}")
+        if self._guard < 0:
+            self._guard = start_guard(folder)
         self._journal = journal
         try:
             descriptor, skipped = apply_plan(plan, journal)
@@ -462,6 +536,7 @@ class Service:
 
     def _undo(self) -> list[str]:
         journal, self._journal = self._journal, None
+        self._beats = self._given_back = False
         if journal is None:
             return []
         done = undo_all(journal.undo)

@@ -22,6 +22,7 @@ from typing import Any
 from kt_net.addr import IPAddress, IPPrefix
 from kt_net.dns.resolver import LONGEST_KEPT, Resolver
 from kt_net.dns.routing import Order, Routing, Upstream
+from kt_net.drivers.beats import Beats
 from kt_net.drivers.clock import monotonic
 from kt_net.drivers.device import DeviceDriver
 from kt_net.drivers.names import MachineNames
@@ -48,6 +49,8 @@ INTERFACE = "kt0"
 #: Of the device: what the way to the cluster's own links usually has; programs see segments as they would on a network.
 MTU = 1500
 DEFAULT_DOMAIN = "cluster.local"
+#: Between two signs of life for the helper, which waits for three seconds.
+BEAT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +230,7 @@ class ConnectSession:
 
             engine.pump = pump
             _ResolverTimers(loop, resolver)
+            Beats(loop, self._helper.beat, seconds=BEAT_SECONDS)
             self._driver = DeviceDriver(loop, device, stack)
             done.set()
 

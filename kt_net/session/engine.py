@@ -238,9 +238,9 @@ class Engine:
             KtError: the connection ended by itself.
         """
         while not stop.wait(0.1):
+            check()  # first: what it finds may be why the loop has ended
             if not self.loop.running:
                 raise self.failure()
-            check()
 
     def failure(self) -> KtError:
         """Why the loop ended."""

@@ -81,6 +81,12 @@ class Ktctl:
                 return int(child)
         raise AssertionError("no helper")
 
+    def guard_pid(self) -> int:
+        """Of the helper's guard."""
+        helper = self.helper_pid()
+        (guard,) = Path(f"/proc/{helper}/task/{helper}/children").read_text().split()
+        return int(guard)
+
     def __enter__(self) -> Ktctl:
         return self
 

@@ -18,6 +18,7 @@ import pytest
 
 from kt_net.errors import HelperProtocolError, HostRefused, KtError
 from kt_net.host.client import HELPER, HostHelper, leftovers, replay_leftovers
+from kt_net.host.helper import SILENCE_SECONDS
 from kt_net.host.plan import HostPlan
 from kt_net.host.resolvconf import MARK
 from tests.net.namespaces import run_inside
@@ -100,44 +101,134 @@ from kt_net.host.client import HostHelper
 from tests.net.host.test_helper import plan
 helper = HostHelper.start(sys.argv[1])
 helper.apply(plan())
+helper.beat()
 print(helper._process.pid, flush=True)
 time.sleep(60)
 """
 
 
-def client_killed(also_helper: bool, state: str) -> dict[str, Any]:
+def guard_of(helper: int) -> int:
+    """The helper's only child that stays."""
+    (guard,) = Path(f"/proc/{helper}/task/{helper}/children").read_text().split()
+    return int(guard)
+
+
+def client_killed(also: list[str], state: str) -> dict[str, Any]:
     before = picture()
     client = subprocess.Popen([sys.executable, "-c", CLIENT, state], stdout=subprocess.PIPE, text=True)
     assert client.stdout is not None
     helper = int(client.stdout.readline())
+    others = {"helper": helper, "guard": guard_of(helper)}
     changed = picture() != before
-    if also_helper:
-        os.kill(helper, signal.SIGKILL)
+    for name in also:
+        os.kill(others[name], signal.SIGKILL)
     client.kill()
     client.wait()
-    result: dict[str, Any] = {"changed": changed, "left": leftovers(state) if also_helper else False}
-    if also_helper:
+    result: dict[str, Any] = {"changed": changed, "by itself": wait_same(before)}
+    if also == ["guard", "helper"]:
+        result["left"] = leftovers(state)
         result["said"] = replay_leftovers(state)
         result["again"] = replay_leftovers(state)
-    result["same"] = wait_same(before)
+        result["same"] = wait_same(before)
+    else:
+        limit = time.monotonic() + 5
+        while leftovers(state) and time.monotonic() < limit:
+            time.sleep(0.01)
+        result["left"] = leftovers(state)
     return result
 
 
-def test_client_killed(tmp_path: Path) -> None:
-    assert run_inside(client_killed, tmp_path, False, str(tmp_path / "state")) == {
+@pytest.mark.parametrize("also", [[], ["helper"], ["guard"]], ids=" ".join)
+def test_client_killed(tmp_path: Path, also: list[str]) -> None:
+    """Helper or guard undo, whichever is left."""
+    assert run_inside(client_killed, tmp_path, also, str(tmp_path / "state")) == {
         "changed": True,
         "left": False,
-        "same": True,
+        "by itself": True,
     }
 
 
-def test_client_and_helper_killed(tmp_path: Path) -> None:
-    result = run_inside(client_killed, tmp_path, True, str(tmp_path / "state"))
+def test_all_three_killed(tmp_path: Path) -> None:
+    result = run_inside(client_killed, tmp_path, ["guard", "helper"], str(tmp_path / "state"))
     assert result["changed"]
+    assert not result["by itself"], "nobody was there to undo: this test shows nothing"
     assert result["left"]
     assert result["same"]
     assert "/etc/resolv.conf restored" in result["said"]
     assert result["again"] == []
+
+
+def silent_client(edit: bool, state: str) -> dict[str, Any]:
+    before = FILE.read_text()
+    helper = HostHelper.start(state)
+    applied = helper.apply(plan())
+    ours = FILE.read_text()
+
+    def becomes(wanted: str, seconds: float) -> bool:
+        limit = time.monotonic() + seconds
+        while FILE.read_text() != wanted:
+            if time.monotonic() > limit:
+                return False
+            time.sleep(0.01)
+        return True
+
+    helper.beat()
+    quick = becomes(before, SILENCE_SECONDS - 1)
+    helper.beat()
+    late = becomes(before, SILENCE_SECONDS + 1)
+    if edit:
+        FILE.write_text("nameserver 192.0.2.1\n")
+    routed = "10.245.0.0/16 dev kt7" in picture()[0]
+    helper.beat()
+    again = becomes(ours, 1)
+    said = helper.undo()
+    os.close(applied.descriptor)
+    helper.close()
+    return {
+        "quick": quick,
+        "late": late,
+        "routed": routed,
+        "again": again,
+        "said": said[0],
+        "at last": FILE.read_text() == ("nameserver 192.0.2.1\n" if edit else before),
+    }
+
+
+def test_a_silent_client_gives_this_machine_its_names_back(tmp_path: Path) -> None:
+    assert run_inside(silent_client, tmp_path, False, str(tmp_path / "state")) == {
+        "quick": False,
+        "late": True,
+        "routed": True,
+        "again": True,
+        "said": "/etc/resolv.conf restored",
+        "at last": True,
+    }
+
+
+def test_and_what_somebody_writes_meanwhile_is_kept(tmp_path: Path) -> None:
+    result = run_inside(silent_client, tmp_path, True, str(tmp_path / "state"))
+    assert not result["again"]
+    assert result["at last"]
+    assert "left as it is" in result["said"]
+
+
+def client_killed_while_silent(state: str) -> bool:
+    before = picture()
+    client = subprocess.Popen([sys.executable, "-c", CLIENT, state], stdout=subprocess.PIPE, text=True)
+    assert client.stdout is not None
+    client.stdout.readline()
+    own = before[3]
+    limit = time.monotonic() + SILENCE_SECONDS + 2
+    while FILE.read_text() != own and time.monotonic() < limit:
+        time.sleep(0.01)
+    silent = FILE.read_text() == own
+    client.kill()
+    client.wait()
+    return silent and wait_same(before)
+
+
+def test_a_client_that_is_killed_while_it_is_silent(tmp_path: Path) -> None:
+    assert run_inside(client_killed_while_silent, tmp_path, str(tmp_path / "state"))
 
 
 def living_helper_is_left_alone(state: str) -> list[Any]:
