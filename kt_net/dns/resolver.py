@@ -147,6 +147,11 @@ class Resolver:
         return self._routing.ambiguous
 
     @property
+    def under_way(self) -> int:
+        """Questions that are asked, or that somebody waits for."""
+        return len(self._queries) + len(self._asked) + len(self._ids)
+
+    @property
     def kept(self) -> int:
         """Answers in the cache."""
         return len(self._cache)

@@ -32,6 +32,7 @@ SESSION_NEEDS: tuple[Need, ...] = (
     Need("create", "", "configmaps"),
     Need("create", "coordination.k8s.io", "leases"),
     Need("patch", "coordination.k8s.io", "leases"),
+    Need("get", "", "pods"),
     Need("list", "", "pods"),
     Need("watch", "", "pods"),
 )

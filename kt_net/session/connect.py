@@ -364,4 +364,4 @@ def _holes(cluster: Cluster, own: ResolvConf, routes: list[Route]) -> list[IPAdd
 
 
 def _words(prefixes: tuple[IPPrefix, ...]) -> str:
-    return ", ".join(map(str, prefixes)) or "unknown"
+    return ", ".join(map(str, prefixes)) or "unknown; name it with --include-ips"

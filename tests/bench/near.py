@@ -6,6 +6,7 @@ Not here: what is measured when (tunnel.py).
 from __future__ import annotations
 
 import json
+import random
 import resource
 import selectors
 import socket
@@ -164,20 +165,40 @@ def idle(host: str, port: int, count: int) -> Result:
     return {"held": answered}
 
 
-def names(server: str, name: str, count: int) -> Result:
-    """Milliseconds of an answer over UDP."""
+def names(server: str, name: str, count: int, fresh: bool) -> Result:
+    """Milliseconds of an answer over UDP; `fresh`: to a question that nobody has asked before (other letters are another question)."""
     taken: list[float] = []
-    query = DNSRecord.question(name).pack()
+    chance = random.Random(1)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(5)
         sock.connect((server, 53))
         for _ in range(count):
+            letters = [chance.choice((letter, letter.upper())) if fresh else letter for letter in name]
+            query = DNSRecord.question("".join(letters)).pack()
             started = time.perf_counter()
             sock.send(query)
             answer = DNSRecord.parse(sock.recv(4096))
             taken.append((time.perf_counter() - started) * 1000)
             assert answer.rr, "no answer"
     return percentiles(taken)
+
+
+def answers(server: str, name: str, count: int, at_once: int) -> Result:
+    """Answers a second to one question, `at_once` on their way."""
+    query = DNSRecord.question(name).pack()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(SILENCE_SECONDS)
+        sock.connect((server, 53))
+        sock.send(query)
+        sock.recv(4096)  # now it is kept
+        started = time.monotonic()
+        for _ in range(at_once):
+            sock.send(query)
+        for number in range(count):
+            sock.recv(4096)
+            if number + at_once < count:
+                sock.send(query)
+        return {"per_s": count / (time.monotonic() - started)}
 
 
 def first_answer(host: str, port: int) -> Result:
@@ -189,7 +210,8 @@ def first_answer(host: str, port: int) -> Result:
 
 
 MEASURES: dict[str, Callable[..., Result]] = {
-    function.__name__: function for function in (bulk, rtt, rtt_under_bulk, connects, idle, names, first_answer)
+    function.__name__: function
+    for function in (bulk, rtt, rtt_under_bulk, connects, idle, names, answers, first_answer)
 }
 
 

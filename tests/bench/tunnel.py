@@ -37,6 +37,7 @@ CONNECTS = 2000
 AT_ONCE = 32
 IDLE_FLOWS = 10_000
 QUESTIONS = 500
+ANSWERS = 10_000
 NAME = "echo.default.svc.cluster.local"
 #: kubectl's local ports for the pod's.
 LOCAL = {9000: 19000, 7000: 17000}
@@ -193,9 +194,12 @@ class Run:
             for target in (tunnel, forward, node):
                 self._small(target)
             server = ours.ready["resolver"]
-            found = tunnel.run("names", server=server, name=NAME, count=QUESTIONS)
-            for part in ("p50", "p99"):
-                self.note(f"ours.dns_{part}_ms", found[part], "ms")
+            for what, fresh in (("dns", False), ("dns_cluster", True)):
+                found = tunnel.run("names", server=server, name=NAME, count=QUESTIONS, fresh=fresh)
+                for part in ("p50", "p99"):
+                    self.note(f"ours.{what}_{part}_ms", found[part], "ms")
+            found = tunnel.run("answers", server=server, name=NAME, count=ANSWERS, at_once=AT_ONCE // 2)
+            self.note("ours.dns_answers_s", found["per_s"], "/s")
             self._idle(tunnel, *processes["ours"])
         return self.found
 
@@ -273,7 +277,9 @@ def report(runs: list[Figures], load: tuple[float, float, float]) -> Figures:
             "rss_busy_mb": max(of(f"{way}_4.rss_busy_mb") for way in WAYS),
         },
         "idle_flows": {"held": of("idle_held"), "client_kb": of("idle_client_kb"), "agent_kb": of("idle_agent_kb")},
+        "dns_answers_s": of("dns_answers_s"),
         "dns_ms": {part: of(f"dns_{part}_ms") for part in ("p50", "p99")},
+        "dns_cluster_ms": {part: of(f"dns_cluster_{part}_ms") for part in ("p50", "p99")},
         "connect_s": of("connect_s"),
         "raw": {name: spread([run[name] for run in runs if name in run]) for name in runs[0]},
         "baseline_commands": [

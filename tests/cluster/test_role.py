@@ -1,0 +1,142 @@
+"""A user with only deploy/developer-role.yaml: what they can, that they need all of it, and that what is missing is named."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kt_net.kube.permissions import PORT_FORWARD_NEEDS, SESSION_NEEDS
+from tests.cluster.asking import found
+from tests.cluster.backend import HereBackend, LabBackend, wait_nothing_of_ours
+from tests.cluster.ktctl import Ktctl, ktctl
+from tests.lab import pki
+
+MANIFEST = Path(__file__).parents[2] / "deploy" / "developer-role.yaml"
+USER = "developer"
+#: A lease is renewed so often.
+RENEWED = 40.0
+
+#: (verb, resource with its subresource)
+Right = tuple[str, str]
+
+
+def manifest(kind: str) -> dict[str, Any]:
+    """The object of that kind in the file."""
+    (one,) = (part for part in yaml.safe_load_all(MANIFEST.read_text()) if part["kind"] == kind)
+    found: dict[str, Any] = one
+    return found
+
+
+def rights(kind: str) -> set[Right]:
+    """What the rules of the file's Role or ClusterRole allow."""
+    return {
+        (verb, resource) for rule in manifest(kind)["rules"] for verb in rule["verbs"] for resource in rule["resources"]
+    }
+
+
+def without(right: Right | None) -> dict[str, Any]:
+    """The Role, less one right."""
+    role = manifest("Role")
+    rules = []
+    for rule in role["rules"]:
+        for resource in rule["resources"]:
+            verbs = [verb for verb in rule["verbs"] if (verb, resource) != right]
+            if verbs:
+                rules.append({"apiGroups": rule["apiGroups"], "resources": [resource], "verbs": verbs})
+    return {**role, "rules": rules}
+
+
+@pytest.fixture
+def developer(lab: LabBackend, variant: Callable[..., str]) -> Iterator[str]:
+    """The kubeconfig of a user with the Role; bound in `default`, as it is without the cluster-wide reads."""
+    folder = lab.lab.instance.state / "pki"
+    pki.certificate(folder, USER, f"/CN={USER}")
+    give(lab, None)
+    lab.kubectl("delete", "rolebinding", USER, "-n", "default", "--ignore-not-found")
+    lab.kubectl("create", "rolebinding", USER, "-n", "default", "--role=ktctl-developer", f"--user={USER}")
+    yield variant(user={"client-certificate": str(folder / f"{USER}.crt"), "client-key": str(folder / f"{USER}.key")})
+    lab.kubectl("delete", "rolebinding", USER, "-n", "default")
+    lab.kubectl("delete", "clusterrolebinding", USER, "--ignore-not-found")
+    lab.kubectl("delete", "role", "ktctl-developer", "-n", "default")
+
+
+def give(lab: LabBackend, less: Right | None) -> None:
+    """The Role, less one right."""
+    lab.kubectl("delete", "role", "ktctl-developer", "-n", "default", "--ignore-not-found")
+    lab.kubectl("create", "-n", "default", "-f", "-", given=json.dumps(without(less)))
+
+
+def used(lab: LabBackend, since: int) -> set[Right]:
+    """What the user was allowed, by the API server's audit log behind `since`."""
+    found: set[Right] = set()
+    with open(lab.lab.audit_log, "rb") as file:
+        file.seek(since)
+        for line in file:
+            event = json.loads(line)
+            about = event.get("objectRef") or {}
+            if event["user"]["username"] == USER and event.get("responseStatus", {}).get("code", 0) < 400:
+                resource = about.get("resource", "")
+                found.add((event["verb"], "/".join(filter(None, (resource, about.get("subresource", ""))))))
+    return found
+
+
+def test_the_role_is_enough_and_nothing_in_it_is_unused(lab: LabBackend, developer: str) -> None:
+    """Everything but `create` of pods/portforward, which Kubernetes asks for from 1.35 on, is seen in the audit log."""
+    since = lab.lab.audit_log.stat().st_size
+    flags = ("--kubeconfig", developer, "--image", lab.python_image)
+    with Ktctl(lab, "connect", *flags) as running:
+        running.wait_ready()
+        assert found(lab, "echo")
+        lab.kubectl("delete", "pod", running.ready["pod"], "--wait=false")
+        wanted = rights("Role") - {("create", "pods/portforward"), ("watch", "services")}
+        limit = time.monotonic() + RENEWED
+        while not wanted <= used(lab, since) | {("delete", "jobs")}:
+            assert time.monotonic() < limit, wanted - used(lab, since)
+            time.sleep(0.5)
+        assert found(lab, "echo")
+    assert wanted <= used(lab, since), wanted - used(lab, since)
+    wait_nothing_of_ours(lab)
+
+
+def test_the_clusters_reads_are_used(lab: LabBackend, developer: str) -> None:
+    lab.kubectl("apply", "-f", "-", given=json.dumps(manifest("ClusterRole")))
+    lab.kubectl("create", "clusterrolebinding", USER, "--clusterrole=ktctl-developer-reads", f"--user={USER}")
+    since = lab.lab.audit_log.stat().st_size
+    with Ktctl(lab, "connect", "--kubeconfig", developer, "--image", lab.python_image) as running:
+        running.wait_ready()
+        assert {lab.lab.instance.pods4, lab.lab.instance.pods6} <= set(running.ready["routes"])
+        limit = time.monotonic() + RENEWED
+        wanted = rights("ClusterRole") - {("list", "services")}  # for a cluster without ServiceCIDRs
+        while not wanted <= used(lab, since):
+            assert time.monotonic() < limit, wanted - used(lab, since)
+            time.sleep(0.5)
+    lab.kubectl("delete", "clusterrole", "ktctl-developer-reads")
+    wait_nothing_of_ours(lab)
+
+
+NEEDED = sorted(
+    {
+        (need.verb, need.resource + f"/{need.subresource}" * bool(need.subresource))
+        for need in SESSION_NEEDS + PORT_FORWARD_NEEDS
+    }
+)
+
+
+@pytest.mark.parametrize("right", NEEDED, ids=" ".join)
+def test_what_is_taken_away_is_named(lab: LabBackend, developer: str, right: Right) -> None:
+    give(lab, right)
+    arguments = ("--kubeconfig", developer, "--image", lab.python_image)
+    code, answer = ktctl(HereBackend(lab), "forward", "echo", "0:7000", *arguments)
+    assert (code, answer["error"]["class"]) == (14, "PermissionMissing")
+    assert answer["error"]["what"] == f"no permission to {' '.join(right)} in namespace default"
+
+
+def test_all_that_is_needed_is_in_the_role() -> None:
+    assert set(NEEDED) <= rights("Role")
+    assert {("list", "services"), ("watch", "services"), ("watch", "events")} == rights("Role") - set(NEEDED)
