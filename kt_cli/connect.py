@@ -8,11 +8,13 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from kt_cli import flags
+from kt_cli.background import in_background
 from kt_cli.output import Printer
 from kt_cli.running import StopSwitch, guarded, hold
 
@@ -97,6 +99,9 @@ def connect(
             "--disable-tun-route", "--disableTunRoute", help="make the device and no routes but the resolver's"
         ),
     ] = False,
+    background: Annotated[
+        bool, typer.Option("--background", help="end when connected, and stay connected; see status, logs, disconnect")
+    ] = False,
     state_dir: Annotated[
         str | None,
         typer.Option("--state-dir", metavar="DIR", help="where the host helper keeps its undo journal", hidden=True),
@@ -108,31 +113,27 @@ def connect(
     )
     given.set_up_logging()
     printer = Printer("connect", given.form)
-    raise typer.Exit(
-        guarded(
-            printer,
-            given.debug,
-            lambda: _connect(
-                given,
-                printer,
-                _Asked(
-                    flags.Session(pod_creation_timeout, idle_exit, carrier),
-                    dns_mode,
-                    cluster_domain,
-                    include_domains,
-                    dns_cache_ttl,
-                    include_ips,
-                    exclude_ips,
-                    not disable_pod_ip,
-                    not disable_tun_route,
-                ),
-                state_dir,
-            ),
-        )
+    asked = _Asked(
+        flags.Session(pod_creation_timeout, idle_exit, carrier),
+        dns_mode,
+        cluster_domain,
+        include_domains,
+        dns_cache_ttl,
+        include_ips,
+        exclude_ips,
+        not disable_pod_ip,
+        not disable_tun_route,
     )
 
+    def run(detach: Callable[[], None] | None) -> int:
+        return guarded(printer, given.debug, lambda: _connect(given, printer, asked, state_dir, detach))
 
-def _connect(given: flags.Globals, printer: Printer, asked: _Asked, state_dir: str | None) -> int:
+    raise typer.Exit(in_background(run) if background else run(None))
+
+
+def _connect(
+    given: flags.Globals, printer: Printer, asked: _Asked, state_dir: str | None, detach: Callable[[], None] | None
+) -> int:
     from kt_net.host.client import DEFAULT_STATE, HostHelper
     from kt_net.host.privilege import become_invoker
     from kt_net.session.connect import ConnectOptions, ConnectSession
@@ -166,11 +167,15 @@ def _connect(given: flags.Globals, printer: Printer, asked: _Asked, state_dir: s
 
         def ready() -> None:
             stats = session.stats()
+            end = "in the background; see ktctl logs, end with" if detach else "end with Ctrl-C or"
             printer.result(
-                "connected; end with Ctrl-C or ktctl disconnect",
+                f"connected; {end} ktctl disconnect",
                 state="connected",
                 **(dataclasses.asdict(stats) if stats else {}),
             )
+            if detach is not None:
+                detach()
+                printer.stamp()
 
         try:
             code = hold(switch, session, printer, ready)

@@ -34,6 +34,11 @@ class Printer:
         self._command = command
         self._form = form
         self._started = time.monotonic()
+        self._stamped = False
+
+    def stamp(self) -> None:
+        """From now on lines of text say when: nobody sees them as they come."""
+        self._stamped = True
 
     @property
     def is_json(self) -> bool:
@@ -45,7 +50,7 @@ class Printer:
         if self.is_json:
             self._line({"event": "step", "text": text, "seconds": self._seconds()}, sys.stderr)
         else:
-            mark = "✓ " if sys.stdout.isatty() else ""
+            mark = "✓ " if sys.stdout.isatty() else self._when()
             print(f"{mark}{text}", flush=True)
 
     def result(self, text: str, **data: Any) -> None:
@@ -53,7 +58,7 @@ class Printer:
         if self.is_json:
             self._line({"event": "result", "ok": True, **data, "seconds": self._seconds()}, sys.stdout)
         elif text:
-            print(text, flush=True)
+            print(f"{self._when()}{text}", flush=True)
 
     def error(self, error: KtError) -> int:
         """What went wrong; the exit code."""
@@ -70,6 +75,9 @@ class Printer:
         if error.next_step:
             print(f"  next: {error.next_step}", file=sys.stderr)
         return code
+
+    def _when(self) -> str:
+        return time.strftime("%Y-%m-%dT%H:%M:%S%z ") if self._stamped else ""
 
     def _line(self, data: dict[str, Any], file: Any) -> None:
         print(json.dumps({"schema": SCHEMA_VERSION, "command": self._command, **data}), file=file, flush=True)

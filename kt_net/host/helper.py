@@ -409,6 +409,13 @@ def set_file(resolver: dict[str, Any], journal: Journal) -> None:
         raise Fault("host", f"{path}: {error.strerror}") from error
 
 
+def quiet_errors() -> None:
+    """What there is to say goes to the client from now on: whoever reads the client's standard error must not have to wait for our end."""
+    nothing = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    os.dup2(nothing, 2)
+    os.close(nothing)
+
+
 # -- the guard -----------------------------------------------------------------------------------------------------
 
 
@@ -517,6 +524,7 @@ class Service:
         check_plan(plan)
         if self._journal is not None:
             raise Fault("protocol", "a plan is in force already")
+        quiet_errors()
         folder = state_folder(self._folder)
         replayed = replay(folder)
         journal = Journal(folder, plan["interface"]["name"])

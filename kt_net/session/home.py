@@ -27,6 +27,25 @@ def control_socket() -> Path:
     return home() / "run" / "connect.sock"
 
 
+def log_file() -> Path:
+    """What a connection in the background says."""
+    return home() / "connect.log"
+
+
+def open_log() -> int:
+    """A new log, in place of the last one's; its descriptor.
+
+    Raises:
+        HostRefused: it cannot be written.
+    """
+    file = log_file()
+    try:
+        file.unlink(missing_ok=True)
+        return os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise HostRefused(f"cannot write to {file}", why=error.strerror or str(error)) from error
+
+
 class Claim:
     """The right to be the one connection of this user: a lock that ends with the process, however it ends."""
 

@@ -91,7 +91,9 @@ def run(*arguments: str) -> tuple[int, Any]:
     return result.exit_code, result
 
 
-@pytest.mark.parametrize("command", [[], ["connect"], ["disconnect"], ["dns"], ["forward"], ["status"], ["version"]])
+@pytest.mark.parametrize(
+    "command", [[], ["connect"], ["disconnect"], ["dns"], ["forward"], ["logs"], ["status"], ["version"]]
+)
 def test_help(command: list[str]) -> None:
     code, result = run(*command, "--help")
     assert code == 0

@@ -1,0 +1,53 @@
+"""`--background`: the command ends when the session is there, and the session goes on without a terminal.
+
+Not here: what the session does.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+from kt_cli.exits import OK
+
+_READY = b"1"
+_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+def in_background(run: Callable[[Callable[[], None]], int]) -> int:
+    """`run` in a child process; the exit code once it says that it is ready, or its own when it ends before.
+
+    Args:
+        run: given what it has to call when it is ready: from then on it has no terminal, and says what happens to `log_file`.
+
+    Before there are other threads only.
+    """
+    waits, tells = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(waits)
+        return run(lambda: _detach(tells))
+    os.close(tells)
+    for number in _FORWARDED:
+        # Who ends the command before it is ready means the session, and wants to see it undone.
+        signal.signal(number, lambda received, frame: os.kill(child, received))
+    if os.read(waits, 1) == _READY:
+        return OK
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def _detach(tells: int) -> None:
+    from kt_net.session.home import open_log
+
+    log, nothing = open_log(), os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    for descriptor in (log, nothing):
+        os.close(descriptor)
+    os.setsid()
+    os.write(tells, _READY)
+    os.close(tells)
