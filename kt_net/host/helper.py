@@ -33,6 +33,7 @@ import stat
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -422,6 +423,7 @@ def quiet_errors() -> None:
 def start_guard(folder: str) -> int:
     """A process that waits for our end and then undoes what we left; the descriptor that tells it, ours to keep open."""
     waits, tells = os.pipe2(os.O_CLOEXEC)
+    helper = os.getpid()
     if os.fork():
         os.close(waits)
         return tells
@@ -436,6 +438,8 @@ def start_guard(folder: str) -> int:
         os.closerange(4, os.sysconf("SC_OPEN_MAX"))  # the client's socket first of all
         while os.read(3, 1):
             pass
+        while os.getppid() == helper:
+            time.sleep(0.001)  # its descriptors are closed a moment before it counts as dead
         replay(folder)
     finally:
         os._exit(0)

@@ -1,0 +1,107 @@
+"""The helper is killed (-9) before and after each single step of a plan: its guard undoes what was done, and so does the next start."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kt_net.host.client import replay_leftovers
+from tests.net.host.test_helper import picture, plan, wait_same
+from tests.net.namespaces import run_inside
+
+#: A helper whose steps are counted: it kills itself at the one that is asked for. A step is a journal entry, a device, a run of `ip`, a
+#: file half written, a file written.
+HELPER = """
+import os, signal, socket, sys
+from kt_net.host import helper
+at, guarded = int(sys.argv[2]), sys.argv[3] == "guarded"
+steps, me = 0, os.getpid()
+
+def step():
+    global steps
+    if os.getpid() != me: return  # the guard, which is not to be killed
+    if steps == at: os.kill(os.getpid(), signal.SIGKILL)
+    steps += 1
+
+def counted(call):
+    def wrapped(*arguments, **more):
+        step()
+        result = call(*arguments, **more)
+        step()
+        return result
+    return wrapped
+
+def write_in_place(file, data):
+    file.seek(0)
+    file.write(data[: len(data) // 2])
+    file.truncate()
+    file.flush()
+    step()
+    original(file, data)
+
+original = helper.write_in_place
+helper.write_in_place = counted(write_in_place)
+helper.Journal._write = counted(helper.Journal._write)
+helper.make_tun = counted(helper.make_tun)
+helper.run_ip = counted(helper.run_ip)
+if not guarded: helper.start_guard = lambda folder: 1000
+helper.Service(socket.socket(fileno=os.dup(0)), sys.argv[1]).run()
+"""
+
+
+def killed_at(at: int, guarded: bool, state: str) -> dict[str, Any]:
+    before = picture()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    arguments = [sys.executable, "-c", HELPER, state, str(at), "guarded" if guarded else "alone"]
+    with subprocess.Popen(arguments, stdin=theirs.fileno()) as process:
+        theirs.close()
+        ours.sendall(json.dumps({"do": "apply", "plan": plan().request()}).encode() + b"\n")
+        try:
+            answer, rights, _, _ = socket.recv_fds(ours, 65536, 1)
+        except ConnectionError:
+            answer, rights = b"", []
+        for descriptor in rights:
+            os.close(descriptor)
+        if answer:
+            process.kill()  # all steps were done
+        code = process.wait(10)
+    if guarded:
+        same = wait_same(before)
+    else:
+        replay_leftovers(state)
+        same = wait_same(before)
+    ours.close()
+    limit = time.monotonic() + 5
+    while left := [entry.name for entry in Path(state).iterdir()]:
+        if time.monotonic() > limit:
+            break
+        time.sleep(0.01)
+    return {"done": bool(answer), "code": code, "same": same, "left": left}
+
+
+def at_every_step(guarded: bool, folder: str) -> dict[str, Any]:
+    """All in one namespace: what one leaves would be seen by the next."""
+    wrong, at = [], 0
+    while True:
+        found = killed_at(at, guarded, f"{folder}/state-{at}")
+        if not found["same"] or found["left"] or found["code"] != -signal.SIGKILL:
+            wrong.append((at, found))
+        if found["done"]:
+            return {"wrong": wrong, "steps": at}
+        at += 1
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_killed_at_every_step(tmp_path: Path, guarded: bool) -> None:
+    result = run_inside(at_every_step, tmp_path, guarded, str(tmp_path))
+    assert result["wrong"] == []
+    assert result["steps"] > 10
