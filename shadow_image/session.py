@@ -166,11 +166,11 @@ class Session(asyncio.Protocol):
                 self._home.greeted(self, hello.identity)
             self._tunnel.receive_data(data, now=self._loop.time())
             self._events()
-        except TunnelProtocolError as error:
+        except KtError as error:
             logger.warning("session closed: %s", error)
             self.close()
             return
-        if self._tunnel.busy:
+        if self._tunnel.busy or self._held:
             self._flush()
 
     def _hand_over(self, hello: Hello, rest: bytes) -> None:
@@ -306,6 +306,7 @@ class Session(asyncio.Protocol):
         self.unwritten -= unwritten
         self._connections.pop(stream, None)
         self._held.discard(stream)
+        self._flush_soon()  # others may have been held back by what it had queued
 
     # -- events of the tunnel
 
@@ -371,7 +372,7 @@ class Session(asyncio.Protocol):
         request, used = parsed
         if len(opening.start) > used:
             opening.waiting.append(opening.start[used:])
-        self._tunnel.consume(stream, used, now=self._loop.time())
+        self.consume(stream, used)  # the client may have reset it with the next frame
         if len(self._openings) > self._caps.connecting:
             self._refuse(stream, ReplyCode.GENERAL_FAILURE)
             return
@@ -449,7 +450,7 @@ class Session(asyncio.Protocol):
 
     def _flush_soon(self) -> None:
         """Once, after everything that has happened by now: what several connections have to say goes out together."""
-        if not self._flushing and self._tunnel.busy:
+        if not self._flushing and (self._tunnel.busy or self._held):
             self._flushing = True
             self._loop.call_soon(self._flush)
 

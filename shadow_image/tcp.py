@@ -145,7 +145,8 @@ class TcpConnection:
 
     def _readable(self) -> None:
         try:
-            data = self._socket.recv(READ_OCTETS)
+            # Never more than the stream has room for: what waits without credit would hold back every other socket of the lane.
+            data = self._socket.recv(min(READ_OCTETS, max(1, self._session.room(self._stream))))
         except (BlockingIOError, InterruptedError):
             return
         except OSError:

@@ -96,7 +96,7 @@ def lifetime(answer: DNSRecord) -> int | None:
     if answer.header.tc or answer.header.rcode not in (NOERROR, NXDOMAIN):
         return None
     records = [record for record in (*answer.rr, *answer.auth, *answer.ar) if record.rtype != QTYPE.OPT]
-    if any(record.ttl > MAX_TTL for record in records):
+    if not records or any(record.ttl > MAX_TTL for record in records):
         return None
     if answer.header.rcode == NXDOMAIN or not answer.rr:
         authorities = [record for record in answer.auth if record.rtype == QTYPE.SOA]
@@ -177,13 +177,33 @@ def with_id(data: bytes, message_id: int) -> bytes:
 
 
 def answer_for(answer: DNSRecord, asked: DNSRecord, expanded: str) -> bytes:
-    """`answer`, which is about `expanded`, as an answer to `asked`: its id, its question, and its name in place of `expanded`."""
+    """`answer`, which is about `expanded`, as an answer to `asked`: its id, its question, and its name in place of `expanded`.
+
+    Raises:
+        MalformedMessage: what was received cannot be written again.
+    """
     answer.header.id = asked.header.id
     answer.questions = list(asked.questions)
     for record in answer.rr:
         if str(record.rname).rstrip(".").lower() == expanded:
             record.rname = asked.q.qname
-    return bytes(answer.pack())
+    try:
+        return bytes(answer.pack())
+    except (DNSError, DNSLabelError, ValueError, TypeError, struct.error) as error:
+        raise MalformedMessage("an answer that cannot be written again", why=str(error)) from error
+
+
+def has_what_was_asked(answer: DNSRecord) -> bool:
+    """Whether the answer section has a record of the type in question; a CNAME alone leads nowhere."""
+    return any(record.rtype == answer.q.qtype for record in answer.rr) or (
+        bool(answer.rr) and answer.q.qtype == QTYPE.ANY
+    )
+
+
+def in_other_letters(name: str, chance: bytes) -> str:
+    """`name` with letters large where `chance` says so, a bit a letter: the same name (RFC 4343), and recognised when it is seen again."""
+    bits = int.from_bytes(chance, "big")
+    return "".join(letter.upper() if bits >> at & 1 else letter for at, letter in enumerate(name))
 
 
 def error_answer(query: bytes, rcode: int) -> bytes:

@@ -25,6 +25,8 @@ from kt_net.dns.messages import (
     answer_for,
     code_name,
     error_answer,
+    has_what_was_asked,
+    in_other_letters,
     lifetime,
     name_of,
     parse_message,
@@ -42,6 +44,8 @@ MAX_ASKERS = 256
 #: Seconds that an answer is kept at most, unless told otherwise; and one that a name is not there: a new Service is to be found at once.
 LONGEST_KEPT = 60.0
 LONGEST_NEGATIVE = 0.5
+#: A bit for each letter of a name (RFC 1035 section 2.3.4: 255 octets).
+MARK_OCTETS = 32
 #: Seconds for an upstream; less than the five after which libc asks again (resolv.conf(5), "timeout").
 ASK_SECONDS = 4.5
 
@@ -101,7 +105,11 @@ class _Query:
     record: DNSRecord
     way: Way  # what is left of it; the first step is being asked
     #: Under which others with the same question find it.
-    key: tuple[bytes, Transport] | None
+    key: tuple[bytes, Transport]
+    #: Of what was known of the cluster when it was asked.
+    generation: int
+    #: The name as it was sent, when it may come back.
+    mark: str = ""
     message_id: int = 0
     since: float = 0.0
     deadline: float = 0.0
@@ -127,19 +135,25 @@ class Resolver:
         self._asked: dict[tuple[bytes, Transport], _Query] = {}  # the same, by what was asked
         self._cache = Cache(longest=longest_kept)
         self._ids: set[int] = set()
+        self._marked: set[str] = set()
+        self._generation = 0
         self._next_ask = 1
         #: Queries that were no messages at all.
         self.dropped = 0
 
     def update_namespaces(self, namespaces: Iterable[str]) -> None:
         """The namespaces that are there now."""
-        self._routing.update_namespaces(namespaces)
-        self._cache.clear()
+        if self._routing.update_namespaces(namespaces):
+            self._forget_answers()
 
     def update_services(self, services: Mapping[str, Iterable[str]]) -> None:
         """The Services of `Routing.ambiguous` namespaces that are there now."""
-        self._routing.update_services(services)
+        if self._routing.update_services(services):
+            self._forget_answers()
+
+    def _forget_answers(self) -> None:
         self._cache.clear()
+        self._generation += 1
 
     @property
     def ambiguous(self) -> frozenset[str]:
@@ -149,7 +163,7 @@ class Resolver:
     @property
     def under_way(self) -> int:
         """Questions that are asked, or that somebody waits for."""
-        return len(self._queries) + len(self._asked) + len(self._ids)
+        return len(self._queries) + len(self._asked) + len(self._ids) + len(self._marked)
 
     @property
     def kept(self) -> int:
@@ -169,7 +183,7 @@ class Resolver:
         key = (question, transport)
         under_way = self._asked.get(key)
         asker = (client, int.from_bytes(data[:2], "big"))
-        if under_way is not None and not self._comes_back(under_way) and len(under_way.askers) < MAX_ASKERS:
+        if under_way is not None and len(under_way.askers) < MAX_ASKERS:
             if asker not in under_way.askers:  # it is, when a program asks again
                 under_way.askers.append(asker)
             return
@@ -180,20 +194,14 @@ class Resolver:
         except MalformedMessage:
             self._error(data, FORMERR, client, transport)
             return
-        name = name_of(record)
-        if under_way is not None and self._comes_back(under_way):
-            query = _Query([asker], transport, data, record, (Step(Upstream.MACHINE, name),), None)
-        elif under_way is not None or len(self._queries) >= MAX_ASKS:
+        if under_way is not None or len(self._queries) >= MAX_ASKS:
             self._error(data, SERVFAIL, client, transport)
             return
-        else:
-            query = self._asked[key] = _Query([asker], transport, data, record, self._routing.way(name), key)
+        name = name_of(record)
+        comes_back = str(record.q.qname) in self._marked
+        way = (Step(Upstream.MACHINE, name),) if comes_back else self._routing.way(name)
+        query = self._asked[key] = _Query([asker], transport, data, record, way, key, self._generation)
         self._ask(query, now=now)
-
-    def _comes_back(self, query: _Query) -> bool:
-        """Whether it may come round to us: the DNS of a cluster on this machine asks this machine for what it does not know."""
-        step = query.way[0]
-        return step.upstream is Upstream.CLUSTER and not self._routing.is_clusters(step.name)
 
     def receive_answer(self, ask: int, data: bytes, *, now: float) -> None:
         """What an upstream answered. An answer to another question than asked is taken for none."""
@@ -214,26 +222,36 @@ class Resolver:
             query.way = query.way[1:]
             self._ask(query, now=now)
             return
-        seconds = lifetime(answer) if step.upstream is Upstream.CLUSTER else None
-        if step.name != name_of(query.record):
-            data = answer_for(answer, query.record, step.name)
-        if seconds:
-            self._keep(query, data, seconds if answer.rr else min(seconds, LONGEST_NEGATIVE), now=now)
+        try:
+            if step.name != name_of(query.record) or query.mark:
+                data = answer_for(answer, query.record, step.name)
+            if step.upstream is Upstream.CLUSTER:
+                self._keep(query, answer, data, now=now)
+        except MalformedMessage:
+            self._failed(query, "an answer that makes no sense", now=now)
+            return
         if query.transport is Transport.UDP:
             data = truncated(data, udp_limit(query.record))
         self._done(query)
         for client, message_id in query.askers:
             self._events.append(Answer(client, with_id(data, message_id), query.transport, tuple(query.trail)))
 
-    def _done(self, query: _Query) -> None:
-        if query.key is not None:
-            del self._asked[query.key]
+    def _keep(self, query: _Query, answer: DNSRecord, data: bytes, *, now: float) -> None:
+        seconds: float | None = lifetime(answer)
+        if seconds is None or query.generation != self._generation:
+            return
+        if answer.header.rcode == NXDOMAIN or not has_what_was_asked(answer):
+            seconds = min(seconds, LONGEST_NEGATIVE)
+        self._cache.keep(query.data[2:], data, udp_octets=udp_limit(query.record), seconds=seconds, now=now)
 
-    def _keep(self, query: _Query, data: bytes, seconds: float, *, now: float) -> None:
-        try:
-            self._cache.keep(query.data[2:], data, udp_octets=udp_limit(query.record), seconds=seconds, now=now)
-        except MalformedMessage:
-            pass  # dnslib is more generous than we
+    def _done(self, query: _Query) -> None:
+        del self._asked[query.key]
+
+    def _failed(self, query: _Query, outcome: str, *, now: float, rcode: int = SERVFAIL) -> None:
+        self._done(query)
+        query.trail.append(Asked(query.way[0], outcome, 0, now - query.since))
+        for client, message_id in query.askers:
+            self._error(with_id(query.data, message_id), rcode, client, query.transport, tuple(query.trail))
 
     def ask_failed(self, ask: int, *, now: float) -> None:
         """No answer will come: the client is told SERVFAIL, and not something else that might be taken for the truth."""
@@ -241,10 +259,7 @@ class Resolver:
         if query is None:
             return
         self._forget(ask)
-        self._done(query)
-        query.trail.append(Asked(query.way[0], "no answer", 0, now - query.since))
-        for client, message_id in query.askers:
-            self._error(with_id(query.data, message_id), SERVFAIL, client, query.transport, tuple(query.trail))
+        self._failed(query, "no answer", now=now)
 
     def next_event(self) -> ResolverEvent | None:
         """What is to be sent, in order."""
@@ -263,16 +278,25 @@ class Resolver:
         query.message_id = self._fresh_id()
         query.since, query.deadline = now, now + ASK_SECONDS
         data = with_id(query.data, query.message_id)
-        while query.way[0].name != name_of(query.record):
+        query.mark = ""
+        while query.way[0] != Step(Upstream.MACHINE, name_of(query.record)):
+            name = query.way[0].name
+            if query.way[0].upstream is Upstream.CLUSTER and not self._routing.is_clusters(name):
+                # The DNS of a cluster on this machine asks this machine for what it does not know: seen again, it goes elsewhere.
+                name = query.mark = in_other_letters(name, self._entropy(MARK_OCTETS))
+            elif name == name_of(query.record):
+                break
             try:
-                data = with_name(query.record, query.way[0].name, query.message_id)
+                data = with_name(query.record, name, query.message_id)
                 break
             except MalformedMessage:  # too long when it is expanded
+                query.mark = ""
                 if len(query.way) == 1:
-                    self._done(query)
-                    self._error(query.data, NXDOMAIN, query.askers[0][0], query.transport)
+                    self._failed(query, "no name", now=now, rcode=NXDOMAIN)
                     return
                 query.way = query.way[1:]
+        if query.mark:
+            self._marked.add(f"{query.mark}.")
         ask = self._next_ask
         self._next_ask += 1
         self._ids.add(query.message_id)
@@ -288,6 +312,7 @@ class Resolver:
     def _forget(self, ask: int) -> None:
         query = self._queries.pop(ask)
         self._ids.discard(query.message_id)
+        self._marked.discard(f"{query.mark}.")
 
     @staticmethod
     def _same_question(answer: DNSRecord, query: _Query) -> bool:

@@ -92,16 +92,22 @@ class Routing:
         self._more = tuple(_plain(domain) for domain in domains)
         self._order = order
         self._services: dict[str, frozenset[str]] = {}
+        self._namespaces: frozenset[str] = frozenset()
         self.update_namespaces(namespaces)
 
-    def update_namespaces(self, namespaces: Iterable[str]) -> None:
-        """The namespaces that are there now."""
-        self._namespaces = frozenset(namespaces) | {self._namespace}
+    def update_namespaces(self, namespaces: Iterable[str]) -> bool:
+        """The namespaces that are there now; whether that is something new."""
+        before, self._namespaces = self._namespaces, frozenset(namespaces) | {self._namespace}
         self._services = {name: found for name, found in self._services.items() if name in self._namespaces}
+        return self._namespaces != before
 
-    def update_services(self, services: Mapping[str, Iterable[str]]) -> None:
-        """The Services that are there now, by namespace. Needed only of `ambiguous` ones; one that is missing is not known."""
-        self._services = {name: frozenset(found) for name, found in services.items()}
+    def update_services(self, services: Mapping[str, Iterable[str]]) -> bool:
+        """The Services that are there now, by namespace; whether that is something new.
+
+        Needed only of `ambiguous` ones; one that is missing is not known.
+        """
+        before, self._services = self._services, {name: frozenset(found) for name, found in services.items()}
+        return self._services != before
 
     @property
     def ambiguous(self) -> frozenset[str]:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import array
 import base64
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -34,7 +35,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 PROTOCOL = 1
@@ -96,7 +97,8 @@ def check_plan(plan: Any) -> None:
 
 def _network(text: Any) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     try:
-        return ipaddress.ip_network(text if isinstance(text, str) else "")
+        # A scope ("%") may be any text; what is believed here goes to `ip -batch`.
+        return ipaddress.ip_network(text if isinstance(text, str) and "%" not in text else "")
     except ValueError as error:
         raise Fault("plan", f"no prefix: {text!r}") from error
 
@@ -187,16 +189,32 @@ def start_time(pid: int) -> int | None:
         return None
 
 
+@contextlib.contextmanager
+def locked(folder: str) -> Iterator[None]:
+    """Nobody else begins a plan or replays meanwhile."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def replay(folder: str) -> list[str]:
     """Undo what dead helpers left; what was done, in words."""
-    done: list[str] = []
     if not os.path.isdir(folder):
-        return done
-    state_folder(folder)
+        return []
+    with locked(state_folder(folder)):
+        return replay_locked(folder)
+
+
+def replay_locked(folder: str) -> list[str]:
+    """`replay`, for who holds the lock."""
+    done: list[str] = []
     for name in sorted(os.listdir(folder)):
         path = os.path.join(folder, name)
         if name.startswith("journal-") and not name.endswith(".json"):
-            os.unlink(path)  # half written by a helper that died before it did anything
+            os.unlink(path)  # half written by a helper that died: a living one would hold the lock
             continue
         if not name.startswith("journal-"):
             continue
@@ -212,10 +230,7 @@ def replay(folder: str) -> list[str]:
         if started is not None and start_time(pid) == started:
             continue  # its helper lives
         done += undo_all(undo)
-        try:
-            os.unlink(path)
-        except FileNotFoundError:
-            pass  # somebody else has replayed it at the same time: undoing twice changes nothing
+        os.unlink(path)
     return done
 
 
@@ -260,8 +275,15 @@ def redo_file(step: dict[str, Any]) -> None:
 
 
 def partly(current: bytes, step: dict[str, Any]) -> bool:
-    """Whether we died in the midst of writing: the file is a beginning of what we wanted to write (or empty)."""
-    return base64.b64decode(step["after"]).startswith(current)
+    """Whether we died in the midst of writing: the file is the beginning of one text, and behind it nothing or what the other has there."""
+    before, after = base64.b64decode(step["before"]), base64.b64decode(step["after"])
+    if after.startswith(current):
+        return True
+    for new, old in ((after, before), (before, after)):
+        same = next((at for at, pair in enumerate(zip(current, new, strict=False)) if pair[0] != pair[1]), len(new))
+        if current[same:] == old[same:]:
+            return True
+    return False
 
 
 def digest(data: bytes) -> str:
@@ -530,12 +552,16 @@ class Service:
             raise Fault("protocol", "a plan is in force already")
         quiet_errors()
         folder = state_folder(self._folder)
-        replayed = replay(folder)
+        if self._guard < 0:
+            self._guard = start_guard(folder)
+        with locked(folder):
+            return self._apply_locked(plan, folder)
+
+    def _apply_locked(self, plan: dict[str, Any], folder: str) -> tuple[int, dict[str, Any]]:
+        replayed = replay_locked(folder)
         journal = Journal(folder, plan["interface"]["name"])
         if os.path.exists(journal.path):
             raise Fault("busy", f"another helper holds {plan['interface']['name']}")
-        if self._guard < 0:
-            self._guard = start_guard(folder)
         self._journal = journal
         try:
             descriptor, skipped = apply_plan(plan, journal)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -17,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 #: Of one watch; the API server ends it sooner or later anyway.
 WATCH_SECONDS: Final = 300.0
+#: A watch that lasts so long has worked.
+STEADY_SECONDS: Final = 5.0
 #: Between two attempts, at first and at most.
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 30.0
@@ -39,7 +42,8 @@ class Followed:
         self._changed = changed
         self._closed = threading.Event()
         self._response: Any = None
-        threading.Thread(target=self._run, name=f"ktctl-{kind}", daemon=True).start()
+        self.thread = threading.Thread(target=self._run, name=f"ktctl-{kind}", daemon=True)
+        self.thread.start()
 
     def close(self) -> None:
         """End; the thread is not waited for."""
@@ -49,10 +53,12 @@ class Followed:
     def _run(self) -> None:
         pause = FIRST_PAUSE
         while not self._closed.is_set():
+            began = time.monotonic()
             try:
                 self._follow()
-                pause = FIRST_PAUSE
-                continue
+                if time.monotonic() - began > STEADY_SECONDS:
+                    pause = FIRST_PAUSE
+                    continue
             except (PermissionMissing, ObjectMissing) as error:
                 logger.debug("not following %ss: %s", self._kind, error)
                 return

@@ -20,7 +20,9 @@ from kt_net.session.home import control_socket
 logger = logging.getLogger(__name__)
 
 MAX_LINE = 4 * 1024 * 1024
+#: For an answer; and for whoever has connected to say what it wants.
 SECONDS = 30.0
+REQUEST_SECONDS = 2.0
 
 Answer = dict[str, Any]
 
@@ -59,11 +61,17 @@ class ControlServer:
             except OSError:
                 return
             with connected, contextlib.suppress(OSError, ValueError):
-                connected.settimeout(SECONDS)
-                request = json.loads(_line(connected))
-                verb = self._verbs.get(str(request.get("do")) if isinstance(request, dict) else "")
-                answer = verb(request) if verb is not None else {"error": "unknown request"}
-                connected.sendall(json.dumps(answer).encode() + b"\n")
+                connected.settimeout(REQUEST_SECONDS)
+                connected.sendall(json.dumps(self._answer(_line(connected))).encode() + b"\n")
+
+    def _answer(self, line: bytes) -> Answer:
+        try:
+            request = json.loads(line)
+            verb = self._verbs.get(str(request.get("do")) if isinstance(request, dict) else "")
+            return verb(request) if verb is not None else {"error": "unknown request"}
+        except Exception as error:  # whatever one asks, the next one is to be answered
+            logger.debug("a request over the control socket", exc_info=True)
+            return {"error": f"{type(error).__name__}: {error}"}
 
 
 def ask(verb: str, **arguments: str) -> Answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -18,6 +19,7 @@ import pytest
 from kt_net.tunnel.datagrams import DatagramParser, frame_datagram
 from kt_net.tunnel.events import Forgotten, HelloReceived, StreamData, StreamFinished, StreamReset
 from kt_net.tunnel.hello import Hello
+from kt_net.tunnel.limits import INITIAL_WINDOW
 from kt_net.tunnel.mux import Role
 from kt_net.tunnel.requests import Network, Reply, Request, parse_reply
 from kt_net.tunnel.session import Tunnel
@@ -221,6 +223,59 @@ def resets(folder: str) -> dict[str, Any]:
 
 def test_resets_pass_both_ways(tmp_path: Path) -> None:
     assert run_inside(resets, tmp_path, str(tmp_path)) == {"seen": ["reset"]}
+
+
+def opened_and_reset_at_once(folder: str) -> dict[str, bool]:
+    client = Client(Path(folder))
+    listener(echo)
+    kept = client.open(Request(Network.TCP, ADDRESS, 8000), b"one")
+    client.wait(lambda: client.data(kept).endswith(b"one"))
+    for _ in range(20):  # in one piece with what follows: the agent sees the reset before it has looked at the request
+        client.tunnel.reset(client.open(Request(Network.TCP, ADDRESS, 8000), b"x"), now=time.monotonic())
+    client.tunnel.send(kept, b"two", now=time.monotonic())
+    client.wait(lambda: client.data(kept).endswith(b"two"))
+    stream = client.open(Request(Network.TCP, ADDRESS, 8000), b"three")
+    client.wait(lambda: client.data(stream).endswith(b"three"))
+    client.end()
+    return {"works": True}
+
+
+def test_streams_that_are_reset_before_they_are_looked_at(tmp_path: Path) -> None:
+    assert run_inside(opened_and_reset_at_once, tmp_path, str(tmp_path)) == {"works": True}
+
+
+STALLED = 60
+
+
+def stalled(folder: str) -> dict[str, bool]:
+    """Streams that the client gives no credit, with far more waiting in the pod than they have room for."""
+    client = Client(Path(folder))
+
+    def flood(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection.sendall(bytes(1 << 20))
+
+    listener(flood, port=8002)
+    listener(echo)
+    kept = client.open(Request(Network.TCP, ADDRESS, 8000), b"one")
+    client.wait(lambda: client.data(kept).endswith(b"one"))
+    streams = [client.open(Request(Network.TCP, ADDRESS, 8002)) for _ in range(STALLED)]
+    client.wait(lambda: all(len(client.data(stream)) > INITIAL_WINDOW // 2 for stream in streams), 30)
+    for number in range(3):
+        word = b"%d!" % number
+        client.tunnel.send(kept, word, now=time.monotonic())
+        client.wait(lambda word=word: client.data(kept).endswith(word), 2)
+    for stream in streams:
+        client.tunnel.reset(stream, now=time.monotonic())
+    client.tunnel.send(kept, b"last", now=time.monotonic())
+    client.wait(lambda: client.data(kept).endswith(b"last"), 2)
+    client.end()
+    return {"works": True}
+
+
+def test_streams_without_credit_hold_up_nobody_else(tmp_path: Path) -> None:
+    assert run_inside(stalled, tmp_path, str(tmp_path)) == {"works": True}
 
 
 def datagrams(folder: str) -> dict[str, Any]:

@@ -78,6 +78,13 @@ def reply(name: str, kind: str = "A", *, ttl: int = 30, rcode: int = RCODE.NOERR
     return answer
 
 
+def only_options() -> DNSRecord:
+    """An answer section of nothing but OPT."""
+    answer = DNSRecord.question(NAME).reply()
+    answer.add_answer(EDNS0(udp_len=1232))
+    return answer
+
+
 def shown(event: Ask | Answer) -> tuple[object, int, int, list[int]]:
     """Of an answer: whose, id, code, TTLs."""
     assert isinstance(event, Answer)
@@ -122,6 +129,33 @@ def test_absence_is_kept_for_a_moment_only() -> None:
     assert [shown(event)[2] for event in talk.ask(NAME, at=LONGEST_NEGATIVE - 0.01)] == [RCODE.NXDOMAIN]
     (event,) = talk.ask(NAME, at=LONGEST_NEGATIVE)
     assert isinstance(event, Ask)
+
+
+def test_a_name_that_leads_nowhere_is_absent() -> None:
+    """An ExternalName of a Service that is not there yet."""
+    talk = Conversation()
+    for rcode in (RCODE.NOERROR, RCODE.NXDOMAIN):
+        (asked,) = talk.ask(NAME, at=float(rcode))
+        answer = reply(NAME, rcode=rcode, count=0)
+        answer.add_answer(RR(NAME, QTYPE.CNAME, rdata=CNAME("later.default.svc.cluster.local"), ttl=30))
+        talk.answered(asked, answer, at=float(rcode))
+        assert isinstance(talk.ask(NAME, at=rcode + 0.1)[0], Answer)
+        (again,) = talk.ask(NAME, at=rcode + LONGEST_NEGATIVE)
+        assert isinstance(again, Ask)
+        talk.resolver.ask_failed(again.ask, now=rcode + 0.6)
+        talk.events()
+
+
+def test_what_was_asked_before_the_cluster_changed_is_not_kept() -> None:
+    talk = Conversation()
+    (asked,) = talk.ask("web.default", at=0.0)
+    talk.resolver.update_namespaces(["default", "other"])
+    talk.answered(asked, reply(NAME), at=0.1)
+    assert talk.resolver.kept == 0
+    (asked,) = talk.ask("web.default", at=0.2)
+    talk.answered(asked, reply(NAME), at=0.2)
+    talk.resolver.update_namespaces(["other", "default"])
+    assert talk.resolver.kept == 1, "nothing has changed"
 
 
 def test_this_machines_answers_are_its_own_business() -> None:
@@ -235,6 +269,7 @@ def test_octets_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         (reply(NAME, count=0), 5),
         (reply(NAME, rcode=RCODE.NXDOMAIN, count=0), 5),
         (DNSRecord.question(NAME).reply(), None),
+        (only_options(), None),
         (reply(NAME, rcode=RCODE.SERVFAIL), None),
         (reply(NAME, ttl=0x80000000), None),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import random
 from typing import Any
 
 import pytest
@@ -235,18 +236,39 @@ def test_a_name_that_is_too_long_when_it_is_expanded() -> None:
 def test_a_name_that_comes_back_from_the_cluster_goes_on_to_the_machine() -> None:
     """The DNS of a cluster on this machine asks this machine for what it does not know: not a circle."""
     machine = Machine()
-    machine.resolver = Resolver(routing=routing(order=Order.CLUSTER_ONLY), entropy=machine._entropy)
-    machine.query("example.com")
+    machine.resolver = Resolver(routing=routing(order=Order.CLUSTER_ONLY), entropy=random.Random(1).randbytes)
+    machine.query("www.example.com")
     first = machine.ask()
     assert first.upstream is Upstream.CLUSTER
-    machine.query("example.com")
+    sent = str(DNSRecord.parse(first.data).q.qname)
+    assert sent.lower() == "www.example.com." != sent
+    machine.query("www.example.com")
+    machine.query("WWW.EXAMPLE.COM")
+    other = machine.ask()
+    assert other.upstream is Upstream.CLUSTER, "others who ask are not sent elsewhere"
+    machine.query(sent)
     second = machine.ask()
     assert second.upstream is Upstream.MACHINE
     machine.resolver.receive_answer(second.ask, reply(second, "192.0.2.1"), now=0.1)
     assert str(machine.answer().rr[0].rdata) == "192.0.2.1"
     machine.resolver.receive_answer(first.ask, reply(first, "192.0.2.1"), now=0.2)
-    assert str(machine.answer().rr[0].rdata) == "192.0.2.1"
-    assert machine.resolver.next_event() is None
+    answer = machine.answer()
+    assert [str(answer.q.qname), str(answer.rr[0].rname)] == ["www.example.com."] * 2, "as it was asked"
+    machine.resolver.receive_answer(other.ask, reply(other, "192.0.2.1"), now=0.2)
+    assert [str(machine.answer().q.qname), str(machine.answer().q.qname)] != [sent, sent]
+    assert machine.resolver.under_way == 0
+
+
+def test_all_who_asked_hear_that_it_is_no_name() -> None:
+    machine = Machine()
+    machine.resolver = Resolver(routing=routing(order=Order.MACHINE_FIRST), entropy=random.Random(1).randbytes)
+    name = ".".join(["a" * 60] * 4)[:240] + ".default"
+    machine.query(name)
+    machine.query(name)
+    ask = machine.ask()
+    machine.resolver.receive_answer(ask.ask, reply(ask, rcode=RCODE.NXDOMAIN), now=0.1)
+    assert [machine.answer().header.rcode, machine.answer().header.rcode] == [RCODE.NXDOMAIN] * 2
+    assert machine.resolver.under_way == 0
 
 
 def test_trail() -> None:

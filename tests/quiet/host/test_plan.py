@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from kt_net.addr import IPAddress, IPPrefix, subtract
 from kt_net.errors import RouteConflict
-from kt_net.host.helper import Fault, check_plan
+from kt_net.host.helper import Fault, check_plan, partly
 from kt_net.host.plan import RESOLVER_CANDIDATES, HostPlan, free_address, plan_host
 from kt_net.host.resolvconf import MARK, parse_resolv_conf, rewrite
 from kt_net.host.routes import Route, parse_ipv4_routes, parse_ipv6_routes
@@ -174,6 +175,8 @@ def changed(**parts: Any) -> dict[str, Any]:
         changed(interface={**GOOD["interface"], "mtu": 10}),
         changed(interface={**GOOD["interface"], "addresses": ["10.0.0.0/8"]}),
         changed(interface={**GOOD["interface"], "addresses": [7]}),
+        changed(interface={**GOOD["interface"], "addresses": ["fe80::1%x\nlink set eth0 down"]}),
+        changed(routes=["fd00::%x\nroute del default/64", "fd00::%x/64"]),
         changed(routes=["0.0.0.0/0"]),
         changed(routes=["0.0.0.0/1"]),
         changed(routes=["::/0"]),
@@ -191,3 +194,26 @@ def changed(**parts: Any) -> dict[str, Any]:
 def test_helper_refuses_what_is_outside_its_grammar(request_: Any) -> None:
     with pytest.raises(Fault):
         check_plan(request_)
+
+
+BEFORE, AFTER = (
+    b"nameserver 192.168.0.1\nsearch corp.test\n",
+    b"# ours\nnameserver 198.19.255.253\nsearch a.b.c.d.e.f.g.h.i.j.k\n",
+)
+
+
+@pytest.mark.parametrize(
+    ("current", "ours"),
+    [
+        *((AFTER[:at] + BEFORE[at:], True) for at in range(1, len(AFTER) + 1)),
+        *((BEFORE[:at] + AFTER[at:], True) for at in range(1, len(BEFORE) + 1)),
+        *((AFTER[:at], True) for at in range(len(AFTER) + 1)),
+        (AFTER + b"options edns0\n", False),
+        (BEFORE + b"options edns0\n", False),
+        (b"nameserver 192.0.2.1\n", False),
+        (AFTER.replace(b"198", b"192"), False),
+    ],
+)
+def test_a_file_that_was_being_written_is_known(current: bytes, ours: bool) -> None:
+    step = {"before": base64.b64encode(BEFORE).decode(), "after": base64.b64encode(AFTER).decode()}
+    assert partly(current, step) == ours
