@@ -230,8 +230,13 @@ def opened_and_reset_at_once(folder: str) -> dict[str, bool]:
     listener(echo)
     kept = client.open(Request(Network.TCP, ADDRESS, 8000), b"one")
     client.wait(lambda: client.data(kept).endswith(b"one"))
-    for _ in range(20):  # in one piece with what follows: the agent sees the reset before it has looked at the request
-        client.tunnel.reset(client.open(Request(Network.TCP, ADDRESS, 8000), b"x"), now=time.monotonic())
+    pieces: list[bytes | memoryview] = []
+    for _ in range(20):  # in one piece: the agent's mux knows of the reset before anybody has looked at the request
+        stream = client.open(Request(Network.TCP, ADDRESS, 8000), b"x")
+        pieces += client.tunnel.data_to_send(now=time.monotonic())
+        client.tunnel.reset(stream, now=time.monotonic())
+        pieces += client.tunnel.data_to_send(now=time.monotonic())
+    client.socket.sendall(b"".join(pieces))
     client.tunnel.send(kept, b"two", now=time.monotonic())
     client.wait(lambda: client.data(kept).endswith(b"two"))
     stream = client.open(Request(Network.TCP, ADDRESS, 8000), b"three")
