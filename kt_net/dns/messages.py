@@ -222,6 +222,11 @@ def error_answer(query: bytes, rcode: int) -> bytes:
     return head + b"\x00\x01" + bytes(6) + query[_HEADER_OCTETS:end]
 
 
+def has_plain_question(query: bytes) -> bool:
+    """Whether the question is whole and its name not compressed: a pointer would lead to what stands before it, the id above all."""
+    return _question_end(query) is not None
+
+
 def _question_end(query: bytes) -> int | None:
     """Where the first question ends, when it is whole and plain."""
     if query[4:6] != b"\x00\x01":

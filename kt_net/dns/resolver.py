@@ -25,6 +25,7 @@ from kt_net.dns.messages import (
     answer_for,
     code_name,
     error_answer,
+    has_plain_question,
     has_what_was_asked,
     in_other_letters,
     lifetime,
@@ -189,7 +190,7 @@ class Resolver:
             return
         try:
             record = parse_message(data)
-            if record.header.qr or len(record.questions) != 1:
+            if record.header.qr or len(record.questions) != 1 or not has_plain_question(data):
                 raise MalformedMessage("no query for one name")
         except MalformedMessage:
             self._error(data, FORMERR, client, transport)

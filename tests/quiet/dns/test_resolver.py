@@ -347,6 +347,14 @@ def test_what_is_no_query() -> None:
     assert machine.resolver.dropped == 1
 
 
+def test_a_name_that_leads_into_the_header_is_no_question() -> None:
+    """Under another id it would be another name."""
+    machine = Machine()
+    query = b"\0\0\x01\0\0\1" + bytes(6) + b"\xc0\0" + b"\0\1\0\1"
+    machine.resolver.receive_query(query, client="program", transport=Transport.UDP, now=0.0)
+    assert machine.answer().header.rcode == RCODE.FORMERR
+
+
 @settings(max_examples=500, deadline=None)
 @given(st.binary(max_size=80), st.lists(st.tuples(st.integers(0, 60), st.integers(0, 255)), max_size=5))
 def test_foreign_octets(data: bytes, changes: list[tuple[int, int]]) -> None:
