@@ -10,9 +10,9 @@ import signal
 from collections.abc import Callable
 
 from kt_cli.exits import OK
+from kt_cli.running import STOPPING
 
 _READY = b"1"
-_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 def in_background(run: Callable[[Callable[[], None]], int]) -> int:
@@ -29,7 +29,7 @@ def in_background(run: Callable[[Callable[[], None]], int]) -> int:
         os.close(waits)
         return run(lambda: _detach(tells))
     os.close(tells)
-    for number in _FORWARDED:
+    for number in STOPPING:
         # Who ends the command before it is ready means the session, and wants to see it undone.
         signal.signal(number, lambda received, frame: os.kill(child, received))
     if os.read(waits, 1) == _READY:

@@ -27,7 +27,7 @@ class _Asked:
     dns_mode: str
     cluster_domains: str
     domains: str
-    longest_kept: float
+    longest_kept: float | None
     included: str
     excluded: str
     pods: bool
@@ -74,11 +74,15 @@ def connect(
         ),
     ] = "",
     dns_cache_ttl: Annotated[
-        float,
+        float | None,
         typer.Option(
-            "--dns-cache-ttl", "--dnsCacheTtl", metavar="SECONDS", min=0, help="the cluster's answers are kept at most"
+            "--dns-cache-ttl",
+            "--dnsCacheTtl",
+            metavar="SECONDS",
+            min=0,
+            help="the cluster's answers are kept at most (default 60)",
         ),
-    ] = 60.0,
+    ] = None,
     include_ips: Annotated[
         str,
         typer.Option("--include-ips", "--includeIps", metavar="CIDRS", help="reached through the cluster as well"),
@@ -192,6 +196,7 @@ def _chosen(asked: _Asked):  # type: ignore[no-untyped-def]
     Raises:
         UsageFault: a flag makes no sense.
     """
+    from kt_net.dns.resolver import LONGEST_KEPT
     from kt_net.dns.routing import order_of
     from kt_net.kube.ranges import RangeChoice, parse_prefixes
     from kt_net.session.connect import NameOptions
@@ -200,11 +205,11 @@ def _chosen(asked: _Asked):  # type: ignore[no-untyped-def]
         order=order_of(asked.dns_mode),
         cluster_domains=flags.words(asked.cluster_domains),
         domains=flags.words(asked.domains),
-        longest_kept=asked.longest_kept,
+        longest_kept=LONGEST_KEPT if asked.longest_kept is None else asked.longest_kept,
     )
     ranges = RangeChoice(
-        included=parse_prefixes(asked.included, "--include-ips"),
-        excluded=parse_prefixes(asked.excluded, "--exclude-ips"),
+        included=parse_prefixes(flags.words(asked.included), "--include-ips"),
+        excluded=parse_prefixes(flags.words(asked.excluded), "--exclude-ips"),
         pods=asked.pods,
         routed=asked.routed,
     )

@@ -17,7 +17,7 @@ from kt_cli.output import Printer
 from kt_net.errors import KtError
 
 #: Every one of them means: undo and go.
-_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 #: Long enough to be out of the callback that swallowed the interruption.
 _AGAIN_SECONDS = 0.01
 
@@ -36,7 +36,7 @@ class StopSwitch:
     @contextmanager
     def installed(self) -> Iterator[StopSwitch]:
         """With the handlers in place."""
-        before = {number: signal.signal(number, self._handle) for number in (*_STOPPING, signal.SIGALRM)}
+        before = {number: signal.signal(number, self._handle) for number in (*STOPPING, signal.SIGALRM)}
         hook, sys.unraisablehook = sys.unraisablehook, self._unraisable
         try:
             yield self

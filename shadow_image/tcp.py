@@ -138,6 +138,7 @@ class TcpConnection:
         self._client_finished = False
         self._gone = False
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._writing = False
         self._reading = True
         self._loop.add_reader(sock.fileno(), self._readable)
 
@@ -162,7 +163,8 @@ class TcpConnection:
             self._session.finish(self._stream)
             self._close_when_done()
 
-    def _writable(self) -> None:
+    def _write(self) -> None:
+        """What the kernel takes of what waits; the rest when it says that it has room."""
         taken = 0
         try:
             while self._unsent:
@@ -177,11 +179,16 @@ class TcpConnection:
         except OSError:
             self._lost()
             return
-        if not self._unsent:
-            self._loop.remove_writer(self._socket.fileno())
-        self.unwritten -= taken
-        self._session.unwritten -= taken
-        self._session.consume(self._stream, taken)
+        if self._writing != bool(self._unsent):
+            self._writing = not self._writing
+            if self._writing:
+                self._loop.add_writer(self._socket.fileno(), self._write)
+            else:
+                self._loop.remove_writer(self._socket.fileno())
+        if taken:
+            self.unwritten -= taken
+            self._session.unwritten -= taken
+            self._session.consume(self._stream, taken)
         if self._client_finished and not self._unsent:
             self._shut()
 
@@ -191,23 +198,11 @@ class TcpConnection:
         """Payload from the client."""
         if self._gone:
             return
-        sent = 0
-        if not self._unsent:
-            try:
-                sent = self._socket.send(data)
-            except (BlockingIOError, InterruptedError):
-                pass
-            except OSError:
-                self._lost()
-                return
-            if sent:
-                self._session.consume(self._stream, sent)
-            if sent == len(data):
-                return
-            self._loop.add_writer(self._socket.fileno(), self._writable)
-        self._unsent.append(memoryview(data)[sent:])
-        self.unwritten += len(data) - sent
-        self._session.unwritten += len(data) - sent
+        self._unsent.append(memoryview(data))
+        self.unwritten += len(data)
+        self._session.unwritten += len(data)
+        if not self._writing:
+            self._write()
 
     def room(self) -> None:
         """The stream has room again."""
@@ -261,8 +256,8 @@ class TcpConnection:
             return
         self._gone = True
         self._read(False)
-        if self._unsent:
+        if self._writing:
             self._loop.remove_writer(self._socket.fileno())
-            self._unsent.clear()
+        self._unsent.clear()
         self._socket.close()
         self._session.forget(self._stream, self.unwritten)

@@ -49,8 +49,6 @@ class Cache:
         self._longest = longest
         self._entries: dict[bytes, _Entry] = {}
         self._octets = 0
-        #: Questions answered from here.
-        self.hits = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -63,7 +61,6 @@ class Cache:
         if entry.until <= now:
             self._drop(question)
             return None
-        self.hits += 1
         return Kept(aged(entry.data, entry.ttls, int(now - entry.since)), entry.udp_octets)
 
     def keep(self, question: bytes, answer: bytes, *, udp_octets: int, seconds: float, now: float) -> None:

@@ -10,7 +10,7 @@ Not here: sockets; where a name goes (routing.py).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
@@ -105,8 +105,6 @@ class _Query:
     data: bytes
     record: DNSRecord
     way: Way  # what is left of it; the first step is being asked
-    #: Under which others with the same question find it.
-    key: tuple[bytes, Transport]
     #: Of what was known of the cluster when it was asked.
     generation: int
     #: The name as it was sent, when it may come back.
@@ -115,6 +113,11 @@ class _Query:
     since: float = 0.0
     deadline: float = 0.0
     trail: list[Asked] = field(default_factory=list)
+
+    @property
+    def key(self) -> tuple[bytes, Transport]:
+        """Under which others with the same question find it: the message without its id."""
+        return self.data[2:], self.transport
 
 
 class Resolver:
@@ -147,9 +150,9 @@ class Resolver:
         if self._routing.update_namespaces(namespaces):
             self._forget_answers()
 
-    def update_services(self, services: Mapping[str, Iterable[str]]) -> None:
-        """The Services of `Routing.ambiguous` namespaces that are there now."""
-        if self._routing.update_services(services):
+    def update_services(self, namespace: str, services: Iterable[str]) -> None:
+        """The Services of a `Routing.ambiguous` namespace that are there now."""
+        if self._routing.update_services(namespace, services):
             self._forget_answers()
 
     def _forget_answers(self) -> None:
@@ -173,16 +176,14 @@ class Resolver:
 
     def receive_query(self, data: bytes, *, client: object, transport: Transport, now: float) -> None:
         """A program's query. Anything that is no query is answered FORMERR, or dropped when it has not even an id."""
-        question = data[2:]
-        kept = self._cache.find(question, now=now)
+        kept = self._cache.find(data[2:], now=now)
         if kept is not None:
             answer = with_id(kept.data, int.from_bytes(data[:2], "big"))
             if transport is Transport.UDP:
                 answer = truncated(answer, kept.udp_octets)
             self._events.append(Answer(client, answer, transport))
             return
-        key = (question, transport)
-        under_way = self._asked.get(key)
+        under_way = self._asked.get((data[2:], transport))
         asker = (client, int.from_bytes(data[:2], "big"))
         if under_way is not None and len(under_way.askers) < MAX_ASKERS:
             if asker not in under_way.askers:  # it is, when a program asks again
@@ -201,7 +202,8 @@ class Resolver:
         name = name_of(record)
         comes_back = str(record.q.qname) in self._marked
         way = (Step(Upstream.MACHINE, name),) if comes_back else self._routing.way(name)
-        query = self._asked[key] = _Query([asker], transport, data, record, way, key, self._generation)
+        query = _Query([asker], transport, data, record, way, self._generation)
+        self._asked[query.key] = query
         self._ask(query, now=now)
 
     def receive_answer(self, ask: int, data: bytes, *, now: float) -> None:
@@ -243,7 +245,7 @@ class Resolver:
             return
         if answer.header.rcode == NXDOMAIN or not has_what_was_asked(answer):
             seconds = min(seconds, LONGEST_NEGATIVE)
-        self._cache.keep(query.data[2:], data, udp_octets=udp_limit(query.record), seconds=seconds, now=now)
+        self._cache.keep(query.key[0], data, udp_octets=udp_limit(query.record), seconds=seconds, now=now)
 
     def _done(self, query: _Query) -> None:
         del self._asked[query.key]

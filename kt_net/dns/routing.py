@@ -6,7 +6,7 @@ Not here: asking.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -101,13 +101,10 @@ class Routing:
         self._services = {name: found for name, found in self._services.items() if name in self._namespaces}
         return self._namespaces != before
 
-    def update_services(self, services: Mapping[str, Iterable[str]]) -> bool:
-        """The Services that are there now, by namespace; whether that is something new.
-
-        Needed only of `ambiguous` ones; one that is missing is not known.
-        """
-        before, self._services = self._services, {name: frozenset(found) for name, found in services.items()}
-        return self._services != before
+    def update_services(self, namespace: str, services: Iterable[str]) -> bool:
+        """The Services that are there now in a namespace; whether that is something new. Needed only of `ambiguous` ones."""
+        before, self._services[namespace] = self._services.get(namespace), frozenset(services)
+        return self._services[namespace] != before
 
     @property
     def ambiguous(self) -> frozenset[str]:

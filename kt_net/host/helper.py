@@ -24,6 +24,7 @@ import errno
 import fcntl
 import hashlib
 import ipaddress
+import itertools
 import json
 import os
 import re
@@ -280,7 +281,7 @@ def partly(current: bytes, step: dict[str, Any]) -> bool:
     if after.startswith(current):
         return True
     for new, old in ((after, before), (before, after)):
-        same = next((at for at, pair in enumerate(zip(current, new, strict=False)) if pair[0] != pair[1]), len(new))
+        same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(current, new, strict=False)))
         if current[same:] == old[same:]:
             return True
     return False

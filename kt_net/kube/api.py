@@ -160,7 +160,7 @@ class HttpKubeApi:
 
         Args:
             since: the version after which; without one existing objects come first.
-            opened: given the response, by which another thread may `end_watch`.
+            opened: given the response; see `WatchEnd`.
         """
         query = {
             "watch": "true",
@@ -238,11 +238,26 @@ class HttpKubeApi:
                 pass
 
 
-def end_watch(response: Any) -> None:
-    """End a watch from another thread, which blocks in a read that only the socket's end wakes."""
-    if response is not None:
-        with contextlib.suppress(Exception):
-            response.connection.sock.shutdown(socket.SHUT_RDWR)
+class WatchEnd:
+    """Ends a watch from another thread: it blocks in a read that only the socket's end wakes."""
+
+    def __init__(self) -> None:
+        #: Whether somebody wanted it.
+        self.wanted = False
+        self._response: Any = None
+
+    def opened(self, response: Any) -> None:
+        """For `HttpKubeApi.watch`."""
+        self._response = response
+        if self.wanted:
+            self.end()
+
+    def end(self) -> None:
+        """Now, or as soon as it has begun."""
+        self.wanted = True
+        if self._response is not None:
+            with contextlib.suppress(Exception):
+                self._response.connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def url_path(kind: str, namespace: str | None, name: str = "") -> str:

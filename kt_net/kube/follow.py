@@ -9,10 +9,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from kt_net.errors import KtError, ObjectMissing, PermissionMissing
-from kt_net.kube.api import HttpKubeApi, end_watch
+from kt_net.kube.api import HttpKubeApi, WatchEnd
 
 logger = logging.getLogger(__name__)
 
@@ -41,14 +41,14 @@ class Followed:
         self._namespace = namespace
         self._changed = changed
         self._closed = threading.Event()
-        self._response: Any = None
+        self._watch_end = WatchEnd()
         self.thread = threading.Thread(target=self._run, name=f"ktctl-{kind}", daemon=True)
         self.thread.start()
 
     def close(self) -> None:
         """End; the thread is not waited for."""
         self._closed.set()
-        end_watch(self._response)
+        self._watch_end.end()
 
     def _run(self) -> None:
         pause = FIRST_PAUSE
@@ -75,7 +75,7 @@ class Followed:
         names = {str(found["metadata"]["name"]) for found in objects}
         self._changed(frozenset(names))
         for event, found in self._api.watch(
-            self._kind, self._namespace, since=version, seconds=WATCH_SECONDS, opened=self._opened
+            self._kind, self._namespace, since=version, seconds=WATCH_SECONDS, opened=self._watch_end.opened
         ):
             if event == "ERROR":
                 return  # usually 410: what we know is too old; from the beginning
@@ -87,8 +87,3 @@ class Followed:
             else:
                 continue
             self._changed(frozenset(names))
-
-    def _opened(self, response: Any) -> None:
-        self._response = response
-        if self._closed.is_set():
-            end_watch(response)

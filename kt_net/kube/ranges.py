@@ -59,14 +59,14 @@ class RangeChoice:
         return collapse([*(ranges.pods if self.pods else ()), *ranges.services, *self.included])
 
 
-def parse_prefixes(text: str, flag: str) -> tuple[IPPrefix, ...]:
-    """Addresses and CIDRs, separated by commas or spaces; an address is a range of one.
+def parse_prefixes(words: Iterable[str], flag: str) -> tuple[IPPrefix, ...]:
+    """Addresses and CIDRs; an address is a range of one.
 
     Raises:
         UsageFault: one is neither.
     """
     found: list[IPPrefix] = []
-    for word in text.replace(",", " ").split():
+    for word in words:
         try:
             found.append(ipaddress.ip_network(word, strict=False))
         except ValueError as error:

@@ -9,12 +9,11 @@ import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from kt_net.choreography.shadow import ShadowOptions, shadow_steps
 from kt_net.choreography.steps import Sequence
 from kt_net.errors import AdmissionRefused, ImageUnavailable, KtError, ShadowFailed
-from kt_net.kube.api import HttpKubeApi, Object, end_watch
+from kt_net.kube.api import HttpKubeApi, Object, WatchEnd
 from kt_net.kube.run import run_sequence, undo_sequence
 
 _IMAGE_REASONS = frozenset(
@@ -110,33 +109,26 @@ class _Watch:
         seen: queue.Queue[tuple[str, Object] | KtError],
     ) -> None:
         self.failed = False
-        self._closed = False
-        self._response: Any = None
+        self._watch_end = WatchEnd()
 
         def run() -> None:
             try:
                 for _, seen_object in api.watch(
-                    kind, namespace, selector=selector, seconds=seconds, opened=self._opened
+                    kind, namespace, selector=selector, seconds=seconds, opened=self._watch_end.opened
                 ):
                     seen.put((kind, seen_object))
             except KtError as error:
                 self.failed = True
                 seen.put(error)
             except Exception as error:  # noqa: BLE001 - top frame of the thread; a closed response raises what it likes
-                if not self._closed:
+                if not self._watch_end.wanted:
                     self.failed = True
                     seen.put(ShadowFailed(f"the watch on {kind}s broke", why=str(error)))
 
         threading.Thread(target=run, name=f"watch-{kind}", daemon=True).start()
 
-    def _opened(self, response: Any) -> None:
-        self._response = response
-        if self._closed:
-            self.close()
-
     def close(self) -> None:
-        self._closed = True
-        end_watch(self._response)
+        self._watch_end.end()
 
 
 def _judge_pod(pod: Object) -> tuple[bool, str]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from kt_net.addr import IPAddress, IPPrefix
-from kt_net.dns.resolver import LONGEST_KEPT, Resolver
+from kt_net.dns.resolver import Resolver
 from kt_net.dns.routing import Order, Routing, Upstream
 from kt_net.drivers.beats import Beats
 from kt_net.drivers.clock import monotonic
@@ -58,15 +58,15 @@ class NameOptions:
     """How names are resolved.
 
     Attributes:
-        cluster_domains: "" for the one that the pod's resolv.conf names.
+        cluster_domains: empty for the one that the pod's resolv.conf names.
         domains: more whose names the cluster's DNS is asked.
         longest_kept: seconds that an answer of the cluster is kept at most.
     """
 
-    order: Order = Order.CLUSTER_FIRST
-    cluster_domains: tuple[str, ...] = ()
-    domains: tuple[str, ...] = ()
-    longest_kept: float = LONGEST_KEPT
+    order: Order
+    cluster_domains: tuple[str, ...]
+    domains: tuple[str, ...]
+    longest_kept: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +184,7 @@ class ConnectSession:
         self._explainer = Explainer(
             engine.loop,
             resolver,
-            (*self._search, *(found for found in own.search if found not in self._search)),
-            own.options,
+            parse_resolv_conf(self._plan.resolver_file[1]) if self._plan.resolver_file else own,
             {Upstream.CLUSTER: " ".join(pod_dns.nameservers), Upstream.MACHINE: " ".join(own.nameservers)},
         )
         self._directory = Directory(engine.loop, engine.api, resolver)

@@ -21,7 +21,6 @@ class Directory:
         self._loop = loop
         self._api = api
         self._resolver = resolver
-        self._services: dict[str, frozenset[str]] = {}
         self._followed: dict[str, Followed] = {}
         self._closed = False
         self._namespaces = Followed(
@@ -44,16 +43,13 @@ class Directory:
         wanted = self._resolver.ambiguous
         for name in self._followed.keys() - wanted:
             self._followed.pop(name).close()
-            self._services.pop(name, None)
         for name in wanted - self._followed.keys():
             if not self._closed:
                 self._followed[name] = Followed(self._api, "Service", name, partial(self._services_seen, name))
-        self._resolver.update_services(self._services)
 
     def _services_seen(self, namespace: str, names: frozenset[str]) -> None:
         self._loop.call_soon(partial(self._services_are, namespace, names))
 
     def _services_are(self, namespace: str, names: frozenset[str]) -> None:
         if namespace in self._followed:
-            self._services[namespace] = names
-            self._resolver.update_services(self._services)
+            self._resolver.update_services(namespace, names)

@@ -17,6 +17,7 @@ from kt_net.dns.messages import question, records_of
 from kt_net.dns.resolver import Answer, Resolver, Transport
 from kt_net.dns.routing import Upstream
 from kt_net.drivers.loop import Loop
+from kt_net.host.resolvconf import ResolvConf
 
 #: For one candidate: the resolver itself gives up before.
 SECONDS: Final = 15.0
@@ -28,15 +29,13 @@ class Explainer:
     """Asks the resolver as a program would, and keeps what it says.
 
     Args:
-        search: the search list of this machine as it is while connected.
-        options: of its resolv.conf.
+        resolv_conf: of this machine as it is while connected.
         servers: who is asked, in words.
     """
 
     loop: Loop
     resolver: Resolver
-    search: tuple[str, ...]
-    options: tuple[str, ...]
+    resolv_conf: ResolvConf
     servers: dict[Upstream, str]
 
     def explain(self, name: str, kind: str) -> list[dict[str, Any]]:
@@ -55,9 +54,9 @@ class Explainer:
     def _candidates(self, name: str) -> list[str]:
         if name.endswith("."):
             return [name]
-        absolute, searched = f"{name}.", [f"{name}.{domain.rstrip('.')}." for domain in self.search]
+        absolute, searched = f"{name}.", [f"{name}.{domain.rstrip('.')}." for domain in self.resolv_conf.search]
         ndots = DEFAULT_NDOTS
-        for option in self.options:
+        for option in self.resolv_conf.options:
             digits = option.removeprefix("ndots:")
             if digits != option and digits.isdigit():
                 ndots = int(digits)

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import yaml
 
+from tests.lab import pki
 from tests.lab.cluster import Lab
 from tests.lab.instance import SOURCE
 
@@ -61,6 +62,12 @@ class LabBackend:
     def laptop_argv(self, command: list[str]) -> list[str]:
         """See `Backend`."""
         return self.lab.laptop_argv(command)
+
+    def credentials(self, name: str) -> dict[str, str]:
+        """Of a user, who may do nothing yet: for a kubeconfig."""
+        folder = self.lab.instance.state / "pki"
+        pki.certificate(folder, name, f"/CN={name}")
+        return {"client-certificate": str(folder / f"{name}.crt"), "client-key": str(folder / f"{name}.key")}
 
 
 class HereBackend(LabBackend):

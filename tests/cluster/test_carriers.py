@@ -22,7 +22,6 @@ import yaml
 from tests.cluster.backend import HereBackend, LabBackend, wait_nothing_of_ours
 from tests.cluster.ktctl import Ktctl, ktctl
 from tests.cluster.test_forward import exchange
-from tests.lab import pki
 
 SIZE = 3_000_000
 
@@ -80,8 +79,6 @@ def test_what_is_remembered_is_tried_first(lab: LabBackend, echo_pod: str, tmp_p
 
 def person(lab: LabBackend, name: str, *resources: str) -> dict[str, str]:
     """A user who may have a shadow pod and `resources` of pods."""
-    folder = lab.lab.instance.state / "pki"
-    pki.certificate(folder, name, f"/CN={name}")
     rules = [
         {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create", "delete"]},
         {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create"]},
@@ -93,7 +90,7 @@ def person(lab: LabBackend, name: str, *resources: str) -> dict[str, str]:
     lab.kubectl("apply", "-n", "default", "-f", "-", given=json.dumps(role))
     lab.kubectl("delete", "rolebinding", name, "-n", "default", "--ignore-not-found")
     lab.kubectl("create", "rolebinding", name, f"--role={name}", f"--user={name}", "-n", "default")
-    return {"client-certificate": str(folder / f"{name}.crt"), "client-key": str(folder / f"{name}.key")}
+    return lab.credentials(name)
 
 
 def test_exec_for_those_who_may_not_port_forward(

@@ -136,11 +136,7 @@ def test_authority_without_key_identifiers_is_accepted(lab: LabBackend, monkeypa
 @pytest.fixture
 def stranger(lab: LabBackend, variant: Callable[..., str]) -> str:
     """A kubeconfig of somebody without any right."""
-    folder = lab.lab.instance.state / "pki"
-    pki.certificate(folder, "stranger", "/CN=stranger")
-    return variant(
-        user={"client-certificate": str(folder / "stranger.crt"), "client-key": str(folder / "stranger.key")}
-    )
+    return variant(user=lab.credentials("stranger"))
 
 
 def test_missing_permission_names_verb_and_resource(lab: LabBackend, stranger: str) -> None:

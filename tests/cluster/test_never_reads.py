@@ -63,15 +63,12 @@ while True: connection.sendall(bytes(65536))
 #: One exchange for each line of its input; says how many seconds it took.
 ECHO = """
 import socket, sys, time
+sys.path.insert(0, sys.argv[2])
+from transfer import exchange
 connection = socket.create_connection((sys.argv[1], 7000), timeout=60)
 for line in sys.stdin:
     at = time.monotonic()
-    connection.sendall(bytes(64))
-    left = 64
-    while left:
-        piece = connection.recv(left)
-        if not piece: raise ConnectionResetError("closed")
-        left -= len(piece)
+    exchange(connection)
     print(time.monotonic() - at, flush=True)
 """
 
@@ -183,7 +180,7 @@ def test_others_keep_their_speed(lab: LabBackend, pod: str, long: bool) -> None:
             print(f"  {when:<18}" + ", ".join(f"{who} {value:.1f} MB" for who, value in found.items()))
             return found
 
-        with program(lab, ECHO, pod) as idle:
+        with program(lab, ECHO, pod, str(Path(__file__).parent)) as idle:
             echoed(idle)
             memory("connected")
             alone, beside, answers = [], [], []

@@ -15,7 +15,6 @@ from kt_net.kube.permissions import PORT_FORWARD_NEEDS, SESSION_NEEDS
 from tests.cluster.asking import found
 from tests.cluster.backend import HereBackend, LabBackend, wait_nothing_of_ours
 from tests.cluster.ktctl import Ktctl, ktctl
-from tests.lab import pki
 
 MANIFEST = Path(__file__).parents[2] / "deploy" / "developer-role.yaml"
 USER = "developer"
@@ -55,12 +54,11 @@ def without(right: Right | None) -> dict[str, Any]:
 @pytest.fixture
 def developer(lab: LabBackend, variant: Callable[..., str]) -> Iterator[str]:
     """The kubeconfig of a user with the Role; bound in `default`, as it is without the cluster-wide reads."""
-    folder = lab.lab.instance.state / "pki"
-    pki.certificate(folder, USER, f"/CN={USER}")
+    config = variant(user=lab.credentials(USER))
     give(lab, None)
     lab.kubectl("delete", "rolebinding", USER, "-n", "default", "--ignore-not-found")
     lab.kubectl("create", "rolebinding", USER, "-n", "default", "--role=ktctl-developer", f"--user={USER}")
-    yield variant(user={"client-certificate": str(folder / f"{USER}.crt"), "client-key": str(folder / f"{USER}.key")})
+    yield config
     lab.kubectl("delete", "rolebinding", USER, "-n", "default")
     lab.kubectl("delete", "clusterrolebinding", USER, "--ignore-not-found")
     lab.kubectl("delete", "role", "ktctl-developer", "-n", "default")

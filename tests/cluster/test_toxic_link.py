@@ -31,7 +31,7 @@ PATIENCE = 60
 PROGRAM = r"""
 import json, socket, sys, threading, time
 sys.path.insert(0, sys.argv[1])
-from transfer import BLOCK, SEED, block, digest, down
+from transfer import BLOCK, SEED, block, digest, down, exchange
 
 def up(octets):
     with socket.create_connection(("bytes", 9000), timeout=60) as connection:
@@ -39,14 +39,6 @@ def up(octets):
         for start in range(0, octets, BLOCK):
             connection.sendall(block(SEED)[: octets - start])
         return connection.makefile().readline().strip() == digest(octets, SEED)
-
-def exchange(connection):
-    connection.sendall(bytes(64))
-    left = 64
-    while left:
-        piece = connection.recv(left)
-        if not piece: raise ConnectionResetError("closed")
-        left -= len(piece)
 
 def interactive(connection):
     try:

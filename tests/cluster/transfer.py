@@ -45,6 +45,17 @@ def up(octets: int) -> bool:
         return bool(connection.makefile().readline().strip() == digest(octets, SEED))
 
 
+def exchange(connection: socket.socket) -> None:
+    """64 octets there and back; ConnectionResetError when the other end is gone."""
+    connection.sendall(bytes(64))
+    left = 64
+    while left:
+        piece = connection.recv(left)
+        if not piece:
+            raise ConnectionResetError("closed")
+        left -= len(piece)
+
+
 def other(stop: threading.Event, exchanges: list[int], failed: list[str], again: list[float]) -> None:
     """Small messages to the echo service, until told to stop; at least one."""
     longest, ended = 0.0, 0.0
@@ -52,13 +63,7 @@ def other(stop: threading.Event, exchanges: list[int], failed: list[str], again:
         with socket.create_connection(("echo", 7), timeout=120) as connection:
             while True:
                 started = time.monotonic()
-                connection.sendall(b"small message")
-                answer = b""
-                while len(answer) < 13:
-                    piece = connection.recv(100)
-                    if not piece:
-                        raise ConnectionResetError("closed")
-                    answer += piece
+                exchange(connection)
                 exchanges.append(1)
                 if time.monotonic() - started > longest:
                     longest, ended = time.monotonic() - started, time.monotonic()

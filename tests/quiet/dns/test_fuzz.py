@@ -68,7 +68,7 @@ def test_nothing_is_raised_and_nothing_is_kept(seed: int, order: Order, long: bo
     routing = Routing(
         cluster_domains=["cluster.local"], namespace="shop", namespaces=["default", "dev"], prefixes=[], order=order
     )
-    routing.update_services({"dev": ["web"]})
+    routing.update_services("dev", ["web"])
     resolver = Resolver(routing=routing, entropy=chance.randbytes)
     now, asks, answered = 0.0, list[Ask](), 0
     for number in range((100_000 if long else 5_000) // SEEDS // len(Order)):

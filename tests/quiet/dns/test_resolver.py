@@ -130,7 +130,7 @@ def test_a_namespace_that_is_a_top_level_domain_has_the_services_that_are_there(
     assert table.ambiguous == {"dev", "shop"}
     unknown = ["cluster www.example.dev.svc.cluster.local", "machine www.example.dev"]
     assert words(table.way("www.example.dev")) == unknown, "nobody may list Services: the cluster knows"
-    table.update_services({"dev": ["web"]})
+    table.update_services("dev", ["web"])
     assert words(table.way("www.example.dev")) == ["machine www.example.dev"]
     assert words(table.way("web.dev")) == ["cluster web.dev.svc.cluster.local", "machine web.dev"]
     assert len(table.way("redis-0.web.dev")) == 2, "a pod of a StatefulSet"

@@ -202,6 +202,12 @@ BEFORE, AFTER = (
 )
 
 
+def test_a_shorter_file_of_somebody_else_is_not_ours() -> None:
+    """It begins as the machine's did, and ends before ours would."""
+    step = {"before": base64.b64encode(BEFORE + AFTER).decode(), "after": base64.b64encode(AFTER).decode()}
+    assert not partly(BEFORE, step)
+
+
 @pytest.mark.parametrize(
     ("current", "ours"),
     [

@@ -6,6 +6,7 @@ import ipaddress
 
 import pytest
 
+from kt_cli.flags import words
 from kt_net.errors import UsageFault
 from kt_net.kube.ranges import ClusterRanges, RangeChoice, parse_prefixes
 
@@ -29,10 +30,10 @@ def test_choice() -> None:
     ],
 )
 def test_prefixes(text: str, expected: list[str]) -> None:
-    assert [str(prefix) for prefix in parse_prefixes(text, "--include-ips")] == expected
+    assert [str(prefix) for prefix in parse_prefixes(words(text), "--include-ips")] == expected
 
 
 @pytest.mark.parametrize("text", ["10.1.2", "echo", "10.0.0.0/33", "0.0.0.0/0", "::/0", "10.1.0.0/16;10.2.0.0/16"])
 def test_no_prefixes(text: str) -> None:
     with pytest.raises(UsageFault, match="--include-ips"):
-        parse_prefixes(text, "--include-ips")
+        parse_prefixes(words(text), "--include-ips")
