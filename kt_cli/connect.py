@@ -28,6 +28,7 @@ class _Asked:
     cluster_domains: str
     domains: str
     longest_kept: float | None
+    ingress: str
     included: str
     excluded: str
     pods: bool
@@ -52,7 +53,7 @@ def connect(
             "--dnsMode",
             metavar="MODE",
             help="localDNS[:ORDER]: names that may be the cluster's or not, in ORDER cluster,upstream or upstream,cluster; "
-            "podDNS: the cluster is asked for every name",
+            "podDNS: the cluster is asked for every name; hosts[:NAMESPACES]: Services in the hosts file, no resolver",
         ),
     ] = "localDNS",
     cluster_domain: Annotated[
@@ -83,6 +84,12 @@ def connect(
             help="the cluster's answers are kept at most (default 60)",
         ),
     ] = None,
+    ingress_ip: Annotated[
+        str,
+        typer.Option(
+            "--ingress-ip", "--ingressIp", metavar="ADDRESSES", help="where the hosts of Ingress objects are reached"
+        ),
+    ] = "",
     include_ips: Annotated[
         str,
         typer.Option("--include-ips", "--includeIps", metavar="CIDRS", help="reached through the cluster as well"),
@@ -123,6 +130,7 @@ def connect(
         cluster_domain,
         include_domains,
         dns_cache_ttl,
+        ingress_ip,
         include_ips,
         exclude_ips,
         not disable_pod_ip,
@@ -197,15 +205,16 @@ def _chosen(asked: _Asked):  # type: ignore[no-untyped-def]
         UsageFault: a flag makes no sense.
     """
     from kt_net.dns.resolver import LONGEST_KEPT
-    from kt_net.dns.routing import order_of
-    from kt_net.kube.ranges import RangeChoice, parse_prefixes
+    from kt_net.dns.routing import mode_of
+    from kt_net.kube.ranges import RangeChoice, parse_addresses, parse_prefixes
     from kt_net.session.connect import NameOptions
 
     names = NameOptions(
-        order=order_of(asked.dns_mode),
+        mode=mode_of(asked.dns_mode),
         cluster_domains=flags.words(asked.cluster_domains),
         domains=flags.words(asked.domains),
         longest_kept=LONGEST_KEPT if asked.longest_kept is None else asked.longest_kept,
+        ingress=parse_addresses(flags.words(asked.ingress), "--ingress-ip"),
     )
     ranges = RangeChoice(
         included=parse_prefixes(flags.words(asked.included), "--include-ips"),

@@ -5,10 +5,11 @@ Not here: decisions.
 
 from __future__ import annotations
 
+import ipaddress
 import struct
 from collections.abc import Iterable
 
-from dnslib import EDNS0, QTYPE, RCODE, SOA, DNSError, DNSHeader, DNSLabel, DNSQuestion, DNSRecord
+from dnslib import AAAA, EDNS0, QTYPE, RCODE, RR, SOA, A, DNSError, DNSHeader, DNSLabel, DNSQuestion, DNSRecord
 from dnslib.label import DNSLabelError
 
 from kt_net.errors import MalformedMessage
@@ -191,6 +192,24 @@ def answer_for(answer: DNSRecord, asked: DNSRecord, expanded: str) -> bytes:
         return bytes(answer.pack())
     except (DNSError, DNSLabelError, ValueError, TypeError, struct.error) as error:
         raise MalformedMessage("an answer that cannot be written again", why=str(error)) from error
+
+
+def address_answer(query: DNSRecord, addresses: Iterable[str], *, ttl: int) -> bytes:
+    """An answer of our own: the addresses of the family in question, none for other types.
+
+    Raises:
+        MalformedMessage: it cannot be written.
+    """
+    kinds = {int(QTYPE.A): (4, A), int(QTYPE.AAAA): (6, AAAA)}
+    version, data = kinds.get(query.q.qtype, (0, None))
+    try:
+        answer = query.reply(ra=1, aa=0)
+        for address in addresses:
+            if data is not None and ipaddress.ip_address(address).version == version:
+                answer.add_answer(RR(query.q.qname, query.q.qtype, rdata=data(address), ttl=ttl))
+        return bytes(answer.pack())
+    except (DNSError, DNSLabelError, ValueError, struct.error) as error:
+        raise MalformedMessage("an answer that cannot be written", why=str(error)) from error
 
 
 def has_what_was_asked(answer: DNSRecord) -> bool:

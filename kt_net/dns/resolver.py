@@ -22,6 +22,7 @@ from kt_net.dns.messages import (
     FORMERR,
     NXDOMAIN,
     SERVFAIL,
+    address_answer,
     answer_for,
     code_name,
     error_answer,
@@ -47,6 +48,8 @@ LONGEST_KEPT = 60.0
 LONGEST_NEGATIVE = 0.5
 #: A bit for each letter of a name (RFC 1035 section 2.3.4: 255 octets).
 MARK_OCTETS = 32
+#: Seconds for which programs may keep what is not asked but known here.
+OWN_TTL = 5
 #: Seconds for an upstream; less than the five after which libc asks again (resolv.conf(5), "timeout").
 ASK_SECONDS = 4.5
 
@@ -127,13 +130,20 @@ class Resolver:
         routing: where names go.
         entropy: like os.urandom: ids are not to be guessed (RFC 5452 section 4.3).
         longest_kept: seconds that an answer of the cluster is kept at most; 0 keeps none.
+        ingress: addresses of the hosts of Ingress objects; without, these are names like any other.
     """
 
     def __init__(
-        self, *, routing: Routing, entropy: Callable[[int], bytes], longest_kept: float = LONGEST_KEPT
+        self,
+        *,
+        routing: Routing,
+        entropy: Callable[[int], bytes],
+        longest_kept: float = LONGEST_KEPT,
+        ingress: tuple[str, ...] = (),
     ) -> None:
         self._routing = routing
         self._entropy = entropy
+        self._ingress = ingress
         self._events: deque[ResolverEvent] = deque()
         self._queries: dict[int, _Query] = {}  # in the order of their deadlines
         self._asked: dict[tuple[bytes, Transport], _Query] = {}  # the same, by what was asked
@@ -154,6 +164,15 @@ class Resolver:
         """The Services of a `Routing.ambiguous` namespace that are there now."""
         if self._routing.update_services(namespace, services):
             self._forget_answers()
+
+    def update_hosts(self, hosts: Iterable[str]) -> None:
+        """The hosts of Ingress objects that are there now."""
+        self._routing.update_hosts(hosts)
+
+    @property
+    def routed(self) -> tuple[str, ...]:
+        """See `Routing.routed`."""
+        return self._routing.routed
 
     def _forget_answers(self) -> None:
         self._cache.clear()
@@ -200,11 +219,23 @@ class Resolver:
             self._error(data, SERVFAIL, client, transport)
             return
         name = name_of(record)
+        if self._ingress and self._routing.is_host(name):
+            self._answer_host(record, name, client, transport)
+            return
         comes_back = str(record.q.qname) in self._marked
         way = (Step(Upstream.MACHINE, name),) if comes_back else self._routing.way(name)
         query = _Query([asker], transport, data, record, way, self._generation)
         self._asked[query.key] = query
         self._ask(query, now=now)
+
+    def _answer_host(self, record: DNSRecord, name: str, client: object, transport: Transport) -> None:
+        try:
+            data = address_answer(record, self._ingress, ttl=OWN_TTL)
+        except MalformedMessage:
+            self.dropped += 1
+            return
+        trail = (Asked(Step(Upstream.INGRESS, name), "NOERROR", len(self._ingress), 0.0),)
+        self._events.append(Answer(client, data, transport, trail))
 
     def receive_answer(self, ask: int, data: bytes, *, now: float) -> None:
         """What an upstream answered. An answer to another question than asked is taken for none."""

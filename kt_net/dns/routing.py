@@ -21,6 +21,8 @@ class Upstream(Enum):
 
     CLUSTER = "cluster"
     MACHINE = "machine"
+    #: Nobody: it is a host of an Ingress, and the user has said where that is.
+    INGRESS = "ingress"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +48,40 @@ class Order(Enum):
     CLUSTER_ONLY = "cluster"
 
 
-def order_of(mode: str) -> Order:
-    """The order that a mode of names in KT Connect's words means: "localDNS", "localDNS:ORDER" or "podDNS".
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """How names are resolved, in KT Connect's words.
+
+    Attributes:
+        order: for names that may be the cluster's or not.
+        hosts: namespaces whose names go to the hosts file, none for the session's own; None when no names do, but a resolver is asked.
+    """
+
+    order: Order = Order.CLUSTER_FIRST
+    hosts: tuple[str, ...] | None = None
+
+
+def mode_of(words: str) -> Mode:
+    """What "localDNS", "localDNS:ORDER", "podDNS", "hosts" or "hosts:NAMESPACES" means.
 
     Raises:
         UsageFault: no such mode.
     """
-    kind, _, order = mode.partition(":")
-    if mode == "podDNS":
-        return Order.CLUSTER_ONLY
+    kind, colon, rest = words.partition(":")
+    if words == "podDNS":
+        return Mode(Order.CLUSTER_ONLY)
+    if kind == "hosts":
+        namespaces = tuple(rest.replace(",", " ").split())
+        if namespaces or not colon:
+            return Mode(hosts=namespaces)
     if kind == "localDNS":
         try:
-            return Order(order.replace(" ", "") or Order.CLUSTER_FIRST)
+            return Mode(Order(rest.replace(" ", "") or Order.CLUSTER_FIRST))
         except ValueError:
             pass
     raise UsageFault(
-        f"--dns-mode: {mode} is none", next_step="use localDNS, localDNS:upstream,cluster, localDNS:cluster or podDNS"
+        f"--dns-mode: {words} is none",
+        next_step="use localDNS, localDNS:upstream,cluster, localDNS:cluster, podDNS, hosts or hosts:NAMESPACES",
     )
 
 
@@ -92,6 +112,7 @@ class Routing:
         self._more = tuple(_plain(domain) for domain in domains)
         self._order = order
         self._services: dict[str, frozenset[str]] = {}
+        self._hosts: frozenset[str] = frozenset()
         self._namespaces: frozenset[str] = frozenset()
         self.update_namespaces(namespaces)
 
@@ -106,6 +127,15 @@ class Routing:
         before, self._services[namespace] = self._services.get(namespace), frozenset(services)
         return self._services[namespace] != before
 
+    def update_hosts(self, hosts: Iterable[str]) -> bool:
+        """The hosts of Ingress objects that are there now, "*.DOMAIN" among them; whether that is something new."""
+        before, self._hosts = self._hosts, frozenset(_plain(host) for host in hosts)
+        return self._hosts != before
+
+    def is_host(self, name: str) -> bool:
+        """Whether an Ingress has it: itself, or by a wildcard for its first label (Kubernetes doc, "Ingress", hostname wildcards)."""
+        return name in self._hosts or f"*.{name.partition('.')[2]}" in self._hosts
+
     @property
     def ambiguous(self) -> frozenset[str]:
         """Namespaces that are called like a top-level domain: below them only Services that are there belong to the cluster."""
@@ -114,6 +144,22 @@ class Routing:
     def is_clusters(self, name: str) -> bool:
         """Whether nobody but the cluster can know `name`."""
         return any(_is_below(name, domain) for domain in self._domains)
+
+    @property
+    def routed(self) -> tuple[str, ...]:
+        """Domains below which a name may be the cluster's, likeliest first: for a machine whose own resolver routes by domain.
+
+        Names of one label are not among them: they have no domain.
+        """
+        clear = sorted(self._namespaces - TOP_LEVEL)
+        services = [
+            f"{name}.{namespace}" for namespace in sorted(self.ambiguous) for name in self._services_of(namespace)
+        ]
+        hosts = sorted({host.removeprefix("*.") for host in self._hosts})
+        return (*self._domains, "svc", *self._more, *hosts, *_reverse_zones(self._prefixes), *clear, *services)
+
+    def _services_of(self, namespace: str) -> list[str]:
+        return sorted(self._services.get(namespace) or ())
 
     def way(self, name: str) -> Way:
         """The way of `name` (lower case, no final dot)."""
@@ -161,6 +207,18 @@ def _plain(domain: str) -> str:
 
 def _is_below(name: str, domain: str) -> bool:
     return name == domain or name.endswith(f".{domain}")
+
+
+def _reverse_zones(prefixes: Iterable[IPPrefix]) -> list[str]:
+    """Zones of the reverse names (RFC 1035 section 3.5, RFC 3596 section 2.5); a prefix that ends between two labels is several."""
+    zones: list[str] = []
+    for prefix in prefixes:
+        bits = 8 if prefix.version == 4 else 4
+        whole = min(-(-prefix.prefixlen // bits) * bits, prefix.max_prefixlen)
+        labels = whole // bits
+        for part in prefix.subnets(new_prefix=whole):
+            zones.append(".".join(part.network_address.reverse_pointer.split(".")[-labels - 2 :]))
+    return zones
 
 
 _V4_LABELS: Final = 6

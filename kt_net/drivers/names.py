@@ -42,6 +42,10 @@ class MachineNames:
         self._failed: deque[int] = deque()
         loop.add(self)
 
+    def use(self, servers: tuple[str, ...]) -> None:
+        """Other servers from now on; on the loop's thread."""
+        self._servers = servers
+
     def ask(self, question: MachineQuestion, *, now: float) -> None:
         """Ask the first server; the others in turn when it is silent."""
         if len(self._questions) >= MAX_QUESTIONS:

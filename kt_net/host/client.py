@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from kt_net.errors import (
     PrivilegeMissing,
     TunUnavailable,
 )
+from kt_net.host.naming import Way
 from kt_net.host.plan import HostPlan
 
 HELPER = Path(__file__).with_name("helper.py")
@@ -36,6 +38,7 @@ _KINDS: dict[str, type[KtError]] = {
     "tun": TunUnavailable,
     "host": HostRefused,
     "busy": HostRefused,
+    "changed": HostRefused,
     "plan": HelperProtocolError,
     "protocol": HelperProtocolError,
 }
@@ -43,11 +46,17 @@ _KINDS: dict[str, type[KtError]] = {
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What came of a plan: the device's descriptor (the caller's to close), routes left out, leftovers undone first."""
+    """What came of a plan.
+
+    Attributes:
+        descriptor: of the device; the caller's to close.
+        skipped: routes left out.
+        before: the resolver file that will come back, "" where it is not edited or was not there.
+    """
 
     descriptor: int
     skipped: tuple[str, ...]
-    replayed: tuple[str, ...]
+    before: str
 
 
 def command(*arguments: str) -> list[str]:
@@ -70,6 +79,8 @@ class HostHelper:
     def __init__(self, process: subprocess.Popen[bytes], channel: socket.socket) -> None:
         self._process = process
         self._channel = channel
+        #: Held by who asks: a beat in the midst of a long request would break it, and is not needed then.
+        self._asking = threading.Lock()
 
     @classmethod
     def start(cls, state_folder: str = DEFAULT_STATE) -> HostHelper:
@@ -112,7 +123,26 @@ class HostHelper:
         answer, descriptor = self._ask({"do": "apply", "plan": plan.request()})
         if descriptor is None:
             raise HelperProtocolError("the host helper sent no device")
-        return Applied(descriptor, tuple(answer.get("skipped", ())), tuple(answer.get("replayed", ())))
+        return Applied(descriptor, tuple(answer.get("skipped", ())), str(answer.get("before", "")))
+
+    def replay(self) -> list[str]:
+        """Undo what dead helpers left; what was done, in words.
+
+        Raises:
+            HostRefused: the state folder is not to be trusted.
+        """
+        answer, _ = self._ask({"do": "replay"})
+        return [str(line) for line in answer.get("done", ())]
+
+    def change_names(self, way: Way) -> str:
+        """Another way of names of the same kind; the resolver file that will come back, as in `Applied`. From any thread but the beat's.
+
+        Raises:
+            HostRefused: it cannot be had.
+            HelperProtocolError: the helper does not take it.
+        """
+        answer, _ = self._ask({"do": "resolver", "resolver": way.request()})
+        return str(answer.get("before", ""))
 
     def undo(self) -> list[str]:
         """Have everything undone; what was done, in words."""
@@ -124,11 +154,15 @@ class HostHelper:
 
         To be called about once a second by the thread that answers names, from the first call on.
         """
+        if not self._asking.acquire(blocking=False):
+            return
         try:
             # Not by the socket's own method, which would wait while it is full: the helper may be stopped.
             os.write(self._channel.fileno(), b'{"do": "beat"}\n')
         except OSError:
             pass  # it has ended, which others notice, or it is stopped
+        finally:
+            self._asking.release()
 
     def close(self) -> None:
         """Let it undo what is left, and wait for its end."""
@@ -141,6 +175,10 @@ class HostHelper:
     def _ask(
         self, request: dict[str, Any], timeout: float | None = ANSWER_SECONDS
     ) -> tuple[dict[str, Any], int | None]:
+        with self._asking:
+            return self._ask_locked(request, timeout)
+
+    def _ask_locked(self, request: dict[str, Any], timeout: float | None) -> tuple[dict[str, Any], int | None]:
         self._channel.settimeout(timeout)
         data, descriptor = b"", None
         try:

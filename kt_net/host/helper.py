@@ -7,8 +7,12 @@ else, undoes what the journal says; when all three die, the next start does, or 
 A client that lives and does not answer (stopped, swapped out) would leave this machine without names. So it beats once a second; after
 three seconds of silence the machine has its own resolver file back, until the client beats again.
 
+Names come to our resolver in one of four ways, as the plan says: the resolver file edited in place, systemd-resolved told by link and
+domain, a file for each domain in /etc/resolver (macOS), or a block of lines in the hosts file. `resolver` puts another one of the same
+kind in its place while the plan is in force.
+
 Protocol: standard input is one end of a Unix stream socket. Both sides send JSON objects, one a line. The answer to a plan carries
-the TUN's descriptor (SCM_RIGHTS). Requests: {"do": "hello"|"apply"|"undo"}; answers: {"ok": true, ...} or
+the TUN's descriptor (SCM_RIGHTS). Requests: {"do": "hello"|"replay"|"apply"|"resolver"|"undo"}; answers: {"ok": true, ...} or
 {"ok": false, "kind": ..., "error": ...}. {"do": "beat"} is not answered.
 
 Not here: deciding what is routed or which names go where (kt_net.host.plan); it refuses what is outside its own grammar.
@@ -36,7 +40,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 PROTOCOL = 1
@@ -45,11 +49,23 @@ DEFAULT_STATE = "/var/lib/ktctl"
 #: After so many seconds without a beat the machine's own resolver file comes back. libc gives up on a name server after 5.
 SILENCE_SECONDS = 3.0
 
-MAX_REQUEST = 1024 * 1024
+MAX_REQUEST = 4 * 1024 * 1024
 MAX_ROUTES = 1024
 MAX_FILE = 64 * 1024
+MAX_HOSTS_FILE = 4 * 1024 * 1024
+MAX_DOMAINS = 256
+MAX_HOSTS_LINES = 20000
 INTERFACE = re.compile(r"kt[0-9]{1,3}\Z")
-RESOLVER_FILES = ("/etc/resolv.conf",)
+RESOLVER_FILE = "/etc/resolv.conf"
+RESOLVER_FOLDER = "/etc/resolver"
+HOSTS_FILE = "/etc/hosts"
+#: In the resolver folder: the file with our search list, and what every file of ours begins with.
+SEARCH_FILE = "ktctl.search"
+FOLDER_MARK = "# written by ktctl, which removes it when it ends\n"
+#: A host or domain name in small letters (RFC 1123 section 2.1; the underscore of service names, RFC 2782).
+NAME = re.compile(r"(?=.{1,253}\Z)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\Z")
+#: Around our lines in the hosts file.
+BLOCK_BEGINS, BLOCK_ENDS = b"# ktctl: names of the cluster begin\n", b"# ktctl: names of the cluster end\n"
 
 # linux/if_tun.h
 TUNSETIFF = 0x400454CA
@@ -93,7 +109,7 @@ def check_plan(plan: Any) -> None:
         raise Fault("plan", f"routes are a list of at most {MAX_ROUTES}")
     for route in plan["routes"]:
         _check_route(route)
-    _check_resolver(plan["resolver"])
+    check_resolver(plan["resolver"])
 
 
 def _network(text: Any) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
@@ -113,15 +129,77 @@ def _check_route(text: Any) -> None:
         raise Fault("plan", f"{network} is not to be routed")
 
 
-def _check_resolver(resolver: Any) -> None:
+def check_resolver(resolver: Any) -> None:
+    """Refuse a way of names that is none of ours.
+
+    Raises:
+        Fault: it is not.
+    """
     if resolver is None:
         return
-    if not isinstance(resolver, dict) or set(resolver) != {"path", "content"}:
-        raise Fault("plan", "a resolver has path and content")
-    if resolver["path"] not in RESOLVER_FILES:
+    kind = resolver.get("kind") if isinstance(resolver, dict) else None
+    check = CHECKS.get(kind) if isinstance(kind, str) else None
+    if check is None:
+        raise Fault("plan", "a resolver is a file, a link, a folder or hosts")
+    check(resolver)
+
+
+def _check_file(resolver: dict[str, Any]) -> None:
+    if set(resolver) != {"kind", "path", "content", "seen"}:
+        raise Fault("plan", "a resolver file has path, content and what was seen in it")
+    if resolver["path"] != RESOLVER_FILE:
         raise Fault("plan", f"not a resolver file: {resolver['path']!r}")
     if not isinstance(resolver["content"], str) or len(resolver["content"]) > MAX_FILE:
         raise Fault("plan", f"a resolver file has at most {MAX_FILE} characters")
+    try:
+        octets(resolver["content"])
+    except UnicodeError as error:
+        raise Fault("plan", "a resolver file is text") from error
+    if not isinstance(resolver["seen"], str):
+        raise Fault("plan", "what was seen is a digest, or nothing")
+
+
+def _check_link(resolver: dict[str, Any]) -> None:
+    if set(resolver) != {"kind", "server", "search", "domains", "everything"}:
+        raise Fault("plan", "a resolver has server, search, domains and everything")
+    if _network(resolver["server"]).num_addresses != 1 or "/" in resolver["server"]:
+        raise Fault("plan", f"no address of a resolver: {resolver['server']!r}")
+    if not isinstance(resolver["everything"], bool):
+        raise Fault("plan", "everything is a truth value")
+    for key in ("search", "domains"):
+        if not isinstance(resolver[key], list) or len(resolver[key]) > MAX_DOMAINS:
+            raise Fault("plan", f"{key} are a list of at most {MAX_DOMAINS}")
+        for domain in resolver[key]:
+            _check_name(domain)
+
+
+def _check_hosts(resolver: dict[str, Any]) -> None:
+    if set(resolver) != {"kind", "path", "lines"}:
+        raise Fault("plan", "hosts have path and lines")
+    if resolver["path"] != HOSTS_FILE:
+        raise Fault("plan", f"not a hosts file: {resolver['path']!r}")
+    if not isinstance(resolver["lines"], list) or len(resolver["lines"]) > MAX_HOSTS_LINES:
+        raise Fault("plan", f"lines are a list of at most {MAX_HOSTS_LINES}")
+    for line in resolver["lines"]:
+        if not isinstance(line, list) or len(line) < 2:
+            raise Fault("plan", "a line is an address and names")
+        if _network(line[0]).num_addresses != 1 or "/" in line[0]:
+            raise Fault("plan", f"not a single address: {line[0]!r}")
+        for name in line[1:]:
+            _check_name(name)
+
+
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str) or not NAME.match(name):
+        raise Fault("plan", f"not a name: {name!r}")
+
+
+CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
+    "file": _check_file,
+    "link": _check_link,
+    "folder": _check_link,
+    "hosts": _check_hosts,
+}
 
 
 # -- the journal ---------------------------------------------------------------------------------------------------
@@ -138,6 +216,11 @@ class Journal:
     def add(self, step: dict[str, Any]) -> None:
         """Write down how to undo what comes next."""
         self.undo.append(step)
+        self._write()
+
+    def change(self, step: dict[str, Any], **changed: Any) -> None:
+        """Write down that a step's undo is another one now."""
+        step.update(changed)
         self._write()
 
     def _write(self) -> None:
@@ -241,7 +324,7 @@ def undo_all(steps: list[dict[str, Any]]) -> list[str]:
     for step in reversed(steps):
         try:
             done.append(UNDO[step["kind"]](step))
-        except (OSError, KeyError, ValueError, TypeError) as error:
+        except (OSError, KeyError, ValueError, TypeError, Fault) as error:
             done.append(f"{step.get('kind')} could not be undone: {error}")
     return done
 
@@ -254,30 +337,139 @@ def undo_interface(step: dict[str, Any]) -> str:
 
 
 def undo_file(step: dict[str, Any]) -> str:
-    """The old octets back in the same inode, unless somebody has written something else since."""
+    """The old octets back in the same inode. What somebody else has written since is kept, without our lines."""
     path = step["path"]
-    if path not in RESOLVER_FILES:
+    if path != RESOLVER_FILE:
         raise ValueError(f"not a resolver file: {path!r}")
-    with open(path, "r+b") as file:
-        current, before = file.read(MAX_FILE + 1), base64.b64decode(step["before"])
+    with open(step["target"], "r+b") as file:
+        current = file.read(MAX_FILE + 1)
+        before = None if step["before"] is None else decoded(step["before"])
         if current == before:
             return f"{path} restored"  # while the client was silent
-        if digest(current) != step["ours"] and not partly(current, step):
+        if digest(current) == step["ours"] or partly(current, before or b"", decoded(step["after"])):
+            if before is None:
+                os.unlink(step["target"])
+                return f"{path} removed: there was none"
+            write_in_place(file, before)
+            return f"{path} restored"
+        kept = without_ours(current, before or b"", decoded(step["after"]))
+        if kept == current:
             return f"{path} was changed by somebody else; left as it is"
-        write_in_place(file, before)
-    return f"{path} restored"
+        write_in_place(file, kept)
+    return f"{path} restored, with what somebody else has added"
+
+
+def without_ours(current: bytes, before: bytes, after: bytes) -> bytes:
+    """A resolver file that somebody else has written, without lines of ours: where there are some, it was made from our text."""
+    ours = set(after.splitlines()) - set(before.splitlines())
+    lines = current.splitlines()
+    if not ours & set(lines):
+        return current
+    added = [line for line in lines if line not in ours and line not in before.splitlines()]
+    return before + b"".join(line + b"\n" for line in added)
 
 
 def redo_file(step: dict[str, Any]) -> None:
     """Ours once more, if the file is still what `undo_file` made of it."""
-    with open(step["path"], "r+b") as file:
-        if file.read(MAX_FILE + 1) == base64.b64decode(step["before"]):
-            write_in_place(file, base64.b64decode(step["after"]))
+    if step["before"] is None:
+        create(step["target"], decoded(step["after"]))
+        return
+    with open(step["target"], "r+b") as file:
+        if file.read(MAX_FILE + 1) == decoded(step["before"]):
+            write_in_place(file, decoded(step["after"]))
 
 
-def partly(current: bytes, step: dict[str, Any]) -> bool:
+def undo_link(step: dict[str, Any]) -> str:
+    """systemd-resolved forgets a link's settings when it goes; this is for one that is still there."""
+    if INTERFACE.match(step["name"]) and interface_exists(step["name"]):
+        try:
+            run_resolvectl("revert", step["name"])
+        except Fault:
+            if interface_exists(step["name"]):
+                raise
+    return f"systemd-resolved: settings of {step['name']} reverted"
+
+
+def redo_link(step: dict[str, Any]) -> None:
+    """Tell systemd-resolved once more."""
+    tell_resolved(step["name"], step["settings"])
+
+
+def undo_folder(step: dict[str, Any]) -> str:
+    """Our files out of /etc/resolver, and the folder when we made it."""
+    for name in step["names"]:
+        path = os.path.join(RESOLVER_FOLDER, name)
+        if NAME.match(name) and is_ours(path):
+            os.unlink(path)
+    if step["made"] and os.path.isdir(RESOLVER_FOLDER) and not os.listdir(RESOLVER_FOLDER):
+        os.rmdir(RESOLVER_FOLDER)
+    return f"{RESOLVER_FOLDER}: our files removed"
+
+
+def redo_folder(step: dict[str, Any]) -> None:
+    """Our files once more."""
+    write_folder(folder_files(step["settings"]))
+
+
+def is_ours(path: str) -> bool:
+    """Whether a file of the resolver folder is one that we wrote, or began to."""
+    try:
+        with open(path, "rb") as file:
+            found = file.read(len(FOLDER_MARK))
+    except FileNotFoundError:
+        return False
+    return FOLDER_MARK.encode().startswith(found)
+
+
+def undo_hosts(step: dict[str, Any]) -> str:
+    """Our block out of the file; what others have written around it stays."""
+    path = step["path"]
+    if path != HOSTS_FILE:
+        raise ValueError(f"not a hosts file: {path!r}")
+    with open(path, "r+b") as file:
+        current, before = file.read(MAX_HOSTS_FILE + 1), decoded(step["before"])
+        if current == before:
+            return f"{path} restored"
+        if digest(current) == step["ours"] or partly(current, before, decoded(step["after"])):
+            write_in_place(file, before)
+            return f"{path} restored"
+        without = without_block(current, joined=step["joined"])
+        if without == current:
+            return f"{path} was changed by somebody else; nothing of ours is in it"
+        write_in_place(file, without)
+    return f"{path}: our lines removed, others' kept"
+
+
+def without_block(text: bytes, *, joined: bool) -> bytes:
+    """A hosts file without our lines. `joined`: a line end was put before them, which the file did not have."""
+    before, begins, rest = text.partition(BLOCK_BEGINS)
+    _, ends, behind = rest.partition(BLOCK_ENDS)
+    if not begins or not ends:
+        return text
+    return (before.removesuffix(b"\n") if joined and not behind else before) + behind
+
+
+def decoded(text: str) -> bytes:
+    """Octets of a file, from the journal."""
+    return base64.b64decode(text)
+
+
+def encoded(data: bytes) -> str:
+    """For the journal."""
+    return base64.b64encode(data).decode()
+
+
+def octets(text: str) -> bytes:
+    """Of a file whose octets may be no UTF-8 (PEP 383).
+
+    Raises:
+        UnicodeError: the text is none of a file.
+    """
+    return text.encode(errors="surrogateescape")
+
+
+def partly(current: bytes, before: bytes, after: bytes) -> bool:
     """Whether we died in the midst of writing: the file is the beginning of one text, and behind it nothing or what the other has there."""
-    before, after = base64.b64decode(step["before"]), base64.b64decode(step["after"])
     if after.startswith(current):
         return True
     for new, old in ((after, before), (before, after)):
@@ -301,7 +493,19 @@ def write_in_place(file: Any, data: bytes) -> None:
     os.fsync(file.fileno())
 
 
-UNDO = {"interface": undo_interface, "file": undo_file}
+UNDO: dict[str, Callable[[dict[str, Any]], str]] = {
+    "interface": undo_interface,
+    "file": undo_file,
+    "link": undo_link,
+    "folder": undo_folder,
+    "hosts": undo_hosts,
+}
+#: What a silent client must not hold: this machine's way to names. The lines of a hosts file are about the cluster's alone.
+REDO: dict[str, Callable[[dict[str, Any]], None]] = {
+    "file": redo_file,
+    "link": redo_link,
+    "folder": redo_folder,
+}
 
 
 # -- doing ---------------------------------------------------------------------------------------------------------
@@ -318,8 +522,7 @@ def apply_plan(plan: dict[str, Any], journal: Journal) -> tuple[int, list[str]]:
     descriptor = make_tun(interface["name"], interface["offload"])
     try:
         skipped = set_routes(interface, plan["routes"])
-        if plan["resolver"] is not None:
-            set_file(plan["resolver"], journal)
+        set_resolver(interface["name"], plan["resolver"], journal)
     except BaseException:
         os.close(descriptor)
         raise
@@ -395,42 +598,207 @@ def run_ip(arguments: list[str], lines: str) -> None:
     Raises:
         Fault: it is not there, or it failed.
     """
-    try:
-        result = subprocess.run(
-            ["ip", *arguments], input=lines, capture_output=True, text=True, check=False, timeout=10
-        )
-    except FileNotFoundError as error:
-        raise Fault("host", "the program `ip` (iproute2) is not installed") from error
-    except subprocess.TimeoutExpired as error:
-        raise Fault("host", "`ip` did not answer") from error
-    if result.returncode:
-        raise Fault("host", f"ip: {result.stderr.strip()[:500]}")
+    run(["ip", *arguments], package="iproute2", lines=lines)
 
 
-def set_file(resolver: dict[str, Any], journal: Journal) -> None:
-    """Write the resolver file, in place.
+def run_resolvectl(*arguments: str) -> None:
+    """systemd-resolved's own command (resolvectl(1)); it speaks D-Bus.
 
     Raises:
-        Fault: it cannot be written.
+        Fault: it is not there, or it failed.
     """
-    path, after = resolver["path"], resolver["content"].encode()
+    run(["resolvectl", "--no-pager", *arguments], package="systemd-resolved")
+
+
+def run(command: list[str], *, package: str, lines: str = "") -> None:
+    """A program that sets something.
+
+    Raises:
+        Fault: it is not there, it failed, or it does not answer.
+    """
+    name = command[0]
     try:
+        result = subprocess.run(command, input=lines, capture_output=True, text=True, check=False, timeout=10)
+    except FileNotFoundError as error:
+        raise Fault("host", f"the program `{name}` ({package}) is not installed") from error
+    except subprocess.TimeoutExpired as error:
+        raise Fault("host", f"`{name}` did not answer") from error
+    if result.returncode:
+        raise Fault("host", f"{name}: {result.stderr.strip()[:500]}")
+
+
+# -- the way of names ----------------------------------------------------------------------------------------------
+
+
+def set_resolver(interface: str, resolver: dict[str, Any] | None, journal: Journal) -> None:
+    """Begin with a way of names, or put another one of the same kind in the place of what is in force.
+
+    Raises:
+        Fault: it is of another kind, or it cannot be had.
+    """
+    before = next((step for step in journal.undo if step["kind"] in CHECKS), None)
+    if resolver is None and before is None:
+        return
+    if resolver is None or (before is not None and before["kind"] != resolver["kind"]):
+        raise Fault("plan", "names go another way already")
+    if resolver["kind"] == "file":
+        set_file(resolver, journal, before)
+    elif resolver["kind"] == "hosts":
+        set_hosts(resolver, journal, before)
+    elif resolver["kind"] == "folder":
+        set_folder(resolver, journal, before)
+    else:
+        set_link(interface, resolver, journal, before)
+
+
+def set_file(resolver: dict[str, Any], journal: Journal, step: dict[str, Any] | None) -> None:
+    """Write the resolver file, in place. What others have written since is what will come back.
+
+    Raises:
+        Fault: it cannot be written, or it is not what the client saw.
+    """
+    path, after = resolver["path"], octets(resolver["content"])
+    target = os.path.realpath(path)
+    record: dict[str, Any] = {"target": target, "after": encoded(after), "ours": digest(after)}
+    try:
+        if not os.path.lexists(path):
+            if resolver["seen"]:
+                raise Fault("changed", f"{path} has gone")
+            if step is None:
+                journal.add({"kind": "file", "path": path, "before": None, **record})
+            else:
+                journal.change(step, before=None, **record)
+            create(target, after)
+            return
         with open(path, "r+b") as file:
             before = file.read(MAX_FILE + 1)
             if len(before) > MAX_FILE:
                 raise Fault("host", f"{path} is larger than {MAX_FILE} octets")
-            journal.add(
-                {
-                    "kind": "file",
-                    "path": path,
-                    "before": base64.b64encode(before).decode(),
-                    "after": base64.b64encode(after).decode(),
-                    "ours": digest(after),
-                }
-            )
+            if step is not None and digest(before) == step["ours"]:
+                record["before"] = step["before"]  # nobody has been here
+            elif digest(before) != resolver["seen"]:
+                raise Fault("changed", f"{path} has just been changed")
+            elif step is not None:
+                record["before"] = encoded(without_ours(before, decoded(step["before"] or ""), decoded(step["after"])))
+            else:
+                record["before"] = encoded(before)
+            if step is None:
+                journal.add({"kind": "file", "path": path, **record})
+            else:
+                journal.change(step, **record)
             write_in_place(file, after)
     except OSError as error:
         raise Fault("host", f"{path}: {error.strerror}") from error
+
+
+def before_us(journal: Journal) -> str:
+    """The resolver file that will come back; "" when there is none."""
+    texts = [step["before"] for step in journal.undo if step["kind"] == "file"]
+    return decoded(texts[0] or "").decode(errors="surrogateescape") if texts else ""
+
+
+def create(path: str, data: bytes) -> None:
+    """A file that is not there, readable by all."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(descriptor, 0o644)
+        write_in_place(file, data)
+
+
+def set_hosts(resolver: dict[str, Any], journal: Journal, step: dict[str, Any] | None) -> None:
+    """Our block at the end of the hosts file, in the place of an earlier one.
+
+    Raises:
+        Fault: it cannot be written.
+    """
+    path = resolver["path"]
+    try:
+        with open(path, "r+b") as file:
+            current = file.read(MAX_HOSTS_FILE + 1)
+            if len(current) > MAX_HOSTS_FILE:
+                raise Fault("host", f"{path} is larger than {MAX_HOSTS_FILE} octets")
+            # One that is there at the start was left by somebody whose journal is gone: it does not come back.
+            before = without_block(current, joined=step is not None and step["joined"])
+            joined = bool(before) and not before.endswith(b"\n")
+            lines = "".join(f"{' '.join(line)}\n" for line in resolver["lines"]).encode()
+            after = before + b"\n" * joined + BLOCK_BEGINS + lines + BLOCK_ENDS
+            record = {"before": encoded(before), "after": encoded(after), "ours": digest(after), "joined": joined}
+            if step is None:
+                journal.add({"kind": "hosts", "path": path, **record})
+            else:
+                journal.change(step, **record)
+            write_in_place(file, after)
+    except OSError as error:
+        raise Fault("host", f"{path}: {error.strerror}") from error
+
+
+def set_link(interface: str, resolver: dict[str, Any], journal: Journal, step: dict[str, Any] | None) -> None:
+    """Names below the domains, and those alone, go to our resolver.
+
+    Raises:
+        Fault: systemd-resolved does not take it.
+    """
+    if step is None:
+        journal.add({"kind": "link", "name": interface, "settings": resolver})
+    else:
+        journal.change(step, settings=resolver)
+    tell_resolved(interface, resolver)
+
+
+def tell_resolved(interface: str, resolver: dict[str, Any]) -> None:
+    """See `set_link`. The cluster's names are signed by nobody: without "dnssec no" a strict machine would refuse them."""
+    domains = [*resolver["search"], *(f"~{domain}" for domain in resolver["domains"])]
+    for setting in ("dnssec", "dnsovertls", "llmnr", "mdns"):
+        run_resolvectl(setting, interface, "no")
+    run_resolvectl("default-route", interface, "yes" if resolver["everything"] else "no")
+    run_resolvectl("domain", interface, *domains, *(["~."] if resolver["everything"] else []))
+    run_resolvectl("dns", interface, resolver["server"])
+
+
+def set_folder(resolver: dict[str, Any], journal: Journal, step: dict[str, Any] | None) -> None:
+    """A file for each domain, as resolver(5) of macOS has it. A domain that has one of somebody else's keeps it.
+
+    Raises:
+        Fault: they cannot be written.
+    """
+    files = folder_files(resolver)
+    try:
+        taken = {
+            name for name in files if os.path.lexists(path := os.path.join(RESOLVER_FOLDER, name)) and not is_ours(path)
+        }
+        files = {name: text for name, text in files.items() if name not in taken}
+        if step is None:
+            made = not os.path.isdir(RESOLVER_FOLDER)
+            journal.add({"kind": "folder", "names": sorted(files), "made": made, "settings": resolver})
+            os.makedirs(RESOLVER_FOLDER, mode=0o755, exist_ok=True)
+        else:
+            gone = [name for name in step["names"] if name not in files]
+            journal.change(step, names=sorted({*step["names"], *files}), settings=resolver)
+            for name in gone:
+                if is_ours(path := os.path.join(RESOLVER_FOLDER, name)):
+                    os.unlink(path)
+        write_folder(files)
+    except OSError as error:
+        raise Fault("host", f"{RESOLVER_FOLDER}: {error.strerror}") from error
+
+
+def folder_files(resolver: dict[str, Any]) -> dict[str, str]:
+    """Names and contents of the files."""
+    server = f"{FOLDER_MARK}nameserver {resolver['server']}\n"
+    files = dict.fromkeys((*resolver["domains"], *resolver["search"]), server)
+    if resolver["search"]:
+        files[SEARCH_FILE] = f"{FOLDER_MARK}search {' '.join(resolver['search'])}\n"
+    return files
+
+
+def write_folder(files: dict[str, str]) -> None:
+    """All of them."""
+    for name, text in files.items():
+        path = os.path.join(RESOLVER_FOLDER, name)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, 0o644)
+            write_in_place(file, text.encode())
 
 
 def quiet_errors() -> None:
@@ -515,19 +883,19 @@ class Service:
         self._beats = self._journal is not None
         if self._given_back:
             self._given_back = False
-            self._each_file(redo_file)
+            self._each_way(REDO)
 
     def _give_back(self) -> None:
         """The client is silent: the machine's names are its own again. Routes stay, they are the cluster's alone."""
         self._given_back = True
-        self._each_file(undo_file)
+        self._each_way({kind: UNDO[kind] for kind in REDO})
 
-    def _each_file(self, do: Callable[[dict[str, Any]], object]) -> None:
+    def _each_way(self, do: Mapping[str, Callable[[dict[str, Any]], object]]) -> None:
         for step in self._journal.undo if self._journal is not None else ():
-            if step["kind"] == "file":
+            if step["kind"] in do:
                 try:
-                    do(step)
-                except OSError:
+                    do[step["kind"]](step)
+                except (OSError, Fault):
                     pass  # gone; there is nothing to be done about it
 
     def _answer(self, request: Any) -> None:
@@ -538,6 +906,10 @@ class Service:
                 answer: dict[str, Any] = {"protocol": PROTOCOL, "pid": os.getpid()}
             elif what == "apply":
                 descriptor, answer = self._apply(request.get("plan"))
+            elif what == "resolver":
+                answer = self._resolver(request.get("resolver"))
+            elif what == "replay":
+                answer = {"done": replay(self._folder)}
             elif what == "undo":
                 answer = {"done": self._undo()}
             else:
@@ -571,7 +943,16 @@ class Service:
             if isinstance(error, OSError):
                 raise Fault("host", str(error)) from error
             raise
-        return descriptor, {"skipped": skipped, "replayed": replayed}
+        return descriptor, {"skipped": skipped, "replayed": replayed, "before": before_us(journal)}
+
+    def _resolver(self, resolver: Any) -> dict[str, Any]:
+        check_resolver(resolver)
+        if self._journal is None:
+            raise Fault("protocol", "no plan is in force")
+        interface = next(step["name"] for step in self._journal.undo if step["kind"] == "interface")
+        with locked(self._folder):
+            set_resolver(interface, resolver, self._journal)
+        return {"before": before_us(self._journal)}
 
     def _undo(self) -> list[str]:
         journal, self._journal = self._journal, None

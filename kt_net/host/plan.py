@@ -11,7 +11,7 @@ from typing import Any
 
 from kt_net.addr import IPAddress, IPPrefix, collapse, subtract
 from kt_net.errors import RouteConflict
-from kt_net.host.resolvconf import rewrite
+from kt_net.host.naming import Way
 from kt_net.host.routes import Route
 
 #: Where the resolver may live: the last addresses of the benchmarking range (RFC 2544, 198.18.0.0/15), which no network routes.
@@ -21,8 +21,6 @@ DEVICE_CANDIDATES = tuple(ipaddress.ip_address(f"198.18.255.{last}") for last in
 #: Likewise for IPv6: a unique local prefix made for this (RFC 4193).
 DEVICE_V6 = ipaddress.ip_address("fd6b:746e:6574::1")
 
-RESOLVER_FILE = "/etc/resolv.conf"
-
 
 @dataclass(frozen=True, slots=True)
 class HostPlan:
@@ -31,7 +29,7 @@ class HostPlan:
     Attributes:
         addresses: of the device, in text.
         routes: prefixes to the device.
-        resolver_file: path and new content, or None when names are left alone.
+        names: how programs come to our resolver; None when names are left alone.
     """
 
     interface: str
@@ -39,13 +37,10 @@ class HostPlan:
     offload: bool
     addresses: tuple[str, ...]
     routes: tuple[IPPrefix, ...]
-    resolver_file: tuple[str, str] | None
+    names: Way | None
 
     def request(self) -> dict[str, Any]:
         """As the helper takes it."""
-        resolver = None
-        if self.resolver_file is not None:
-            resolver = {"path": self.resolver_file[0], "content": self.resolver_file[1]}
         return {
             "interface": {
                 "name": self.interface,
@@ -54,7 +49,7 @@ class HostPlan:
                 "addresses": list(self.addresses),
             },
             "routes": [str(route) for route in self.routes],
-            "resolver": resolver,
+            "resolver": None if self.names is None else self.names.request(),
         }
 
 
@@ -80,8 +75,7 @@ def plan_host(
     holes: list[IPAddress],
     routes: list[Route],
     resolver: IPAddress,
-    resolv_conf: str,
-    search: tuple[str, ...],
+    names: Way | None,
     excluded: tuple[IPPrefix, ...] = (),
     routed: bool = True,
     allow_conflicts: bool = False,
@@ -93,8 +87,7 @@ def plan_host(
         holes: addresses that must stay reached as they are: API server, gateways, the machine's resolvers.
         routes: that the machine has.
         resolver: address at which the stack's resolver answers.
-        resolv_conf: the machine's, as it is.
-        search: domains of the cluster to search first.
+        names: see `HostPlan`.
         excluded: what is left out of `prefixes`.
         routed: False for a device without routes but the resolver's.
 
@@ -113,7 +106,7 @@ def plan_host(
         offload=offload,
         addresses=(f"{device}/32", f"{DEVICE_V6}/128"),
         routes=tuple(collapse([*wanted, ipaddress.ip_network(resolver)])),
-        resolver_file=(RESOLVER_FILE, rewrite(resolv_conf, nameserver=str(resolver), search_first=search)),
+        names=names,
     )
 
 

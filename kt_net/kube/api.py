@@ -26,7 +26,9 @@ from kt_net.kube.refusals import refusal, unreachable
 #: kind -> (path of its group and version, plural, namespaced)
 KINDS: dict[str, tuple[str, str, bool]] = {
     "ConfigMap": ("api/v1", "configmaps", True),
+    "EndpointSlice": ("apis/discovery.k8s.io/v1", "endpointslices", True),
     "Event": ("api/v1", "events", True),
+    "Ingress": ("apis/networking.k8s.io/v1", "ingresses", True),
     "Job": ("apis/batch/v1", "jobs", True),
     "Lease": ("apis/coordination.k8s.io/v1", "leases", True),
     "Namespace": ("api/v1", "namespaces", False),

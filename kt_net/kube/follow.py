@@ -1,4 +1,4 @@
-"""The names of a kind's objects, kept current by a watch on a thread of its own (Kubernetes doc, "Efficient detection of changes").
+"""What is needed of a kind's objects, kept current by a watch on a thread of its own (Kubernetes doc, "Efficient detection of changes").
 
 Not here: what they are used for.
 """
@@ -8,11 +8,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Generic, TypeVar
 
 from kt_net.errors import KtError, ObjectMissing, PermissionMissing
-from kt_net.kube.api import HttpKubeApi, WatchEnd
+from kt_net.kube.api import HttpKubeApi, Object, WatchEnd
 
 logger = logging.getLogger(__name__)
 
@@ -25,21 +25,40 @@ FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 30.0
 
 
-class Followed:
+Kept = TypeVar("Kept")
+#: Namespace ("" for kinds that have none) and name of an object.
+Key = tuple[str, str]
+
+
+class Followed(Generic[Kept]):
     """Follows until closed, or until it turns out that it may not.
 
     Args:
-        namespace: of the objects; None for kinds that have none.
-        changed: told all names, at the start and at each change; on the thread.
+        namespace: of the objects; None for all, and for kinds that have none.
+        changed: told what is kept of each object, at the start and at each change; on the thread.
+        keep: what is needed of an object.
+        rather: the namespace to be content with where all may not be followed.
+        refused: told when nothing may be followed; on the thread.
     """
 
     def __init__(
-        self, api: HttpKubeApi, kind: str, namespace: str | None, changed: Callable[[frozenset[str]], None]
+        self,
+        api: HttpKubeApi,
+        kind: str,
+        namespace: str | None,
+        changed: Callable[[Mapping[Key, Kept]], None],
+        *,
+        keep: Callable[[Object], Kept],
+        rather: str | None = None,
+        refused: Callable[[], None] = lambda: None,
     ) -> None:
         self._api = api
         self._kind = kind
         self._namespace = namespace
         self._changed = changed
+        self._keep = keep
+        self._rather = rather
+        self._refused = refused
         self._closed = threading.Event()
         self._watch_end = WatchEnd()
         self.thread = threading.Thread(target=self._run, name=f"ktctl-{kind}", daemon=True)
@@ -60,7 +79,11 @@ class Followed:
                     pause = FIRST_PAUSE
                     continue
             except (PermissionMissing, ObjectMissing) as error:
+                if self._namespace is None and self._rather is not None:
+                    self._namespace = self._rather
+                    continue
                 logger.debug("not following %ss: %s", self._kind, error)
+                self._refused()
                 return
             except KtError as error:
                 logger.debug("following %ss: %s", self._kind, error)
@@ -72,18 +95,45 @@ class Followed:
     def _follow(self) -> None:
         """One list and one watch from there."""
         objects, version = self._api.list_at(self._kind, self._namespace)
-        names = {str(found["metadata"]["name"]) for found in objects}
-        self._changed(frozenset(names))
+        kept = {_key(found): self._keep(found) for found in objects}
+        self._changed(dict(kept))
         for event, found in self._api.watch(
             self._kind, self._namespace, since=version, seconds=WATCH_SECONDS, opened=self._watch_end.opened
         ):
             if event == "ERROR":
                 return  # usually 410: what we know is too old; from the beginning
-            name = str(found["metadata"]["name"])
-            if event == "ADDED" and name not in names:
-                names.add(name)
-            elif event == "DELETED" and name in names:
-                names.discard(name)
+            key = _key(found)
+            if event in ("ADDED", "MODIFIED"):
+                now = self._keep(found)
+                if key in kept and kept[key] == now:
+                    continue
+                kept[key] = now
+            elif event == "DELETED" and key in kept:
+                del kept[key]
             else:
                 continue
-            self._changed(frozenset(names))
+            self._changed(dict(kept))
+
+
+def _key(found: Any) -> Key:
+    metadata = found["metadata"]
+    return str(metadata.get("namespace", "")), str(metadata["name"])
+
+
+class FollowedNames(Followed[None]):
+    """Follows names alone.
+
+    Args:
+        changed: told all names, at the start and at each change; on the thread.
+    """
+
+    def __init__(
+        self, api: HttpKubeApi, kind: str, namespace: str | None, changed: Callable[[frozenset[str]], None]
+    ) -> None:
+        super().__init__(
+            api,
+            kind,
+            namespace,
+            lambda kept: changed(frozenset(name for _, name in kept)),
+            keep=lambda found: None,
+        )

@@ -78,6 +78,18 @@ def parse_prefixes(words: Iterable[str], flag: str) -> tuple[IPPrefix, ...]:
     return tuple(found)
 
 
+def parse_addresses(words: Iterable[str], flag: str) -> tuple[IPAddress, ...]:
+    """Addresses.
+
+    Raises:
+        UsageFault: one is none.
+    """
+    try:
+        return tuple(ipaddress.ip_address(word) for word in words)
+    except ValueError as error:
+        raise UsageFault(f"{flag}: {error}", next_step="write it like 10.1.2.3 or fd00::7") from error
+
+
 def detect_ranges(api: HttpKubeApi, namespace: str) -> ClusterRanges:
     """The ranges, by the best source that the account may ask."""
     services, services_from = _services(api, namespace)

@@ -16,19 +16,21 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from kt_net.addr import IPAddress, IPPrefix
 from kt_net.dns.resolver import Resolver
-from kt_net.dns.routing import Order, Routing, Upstream
+from kt_net.dns.routing import Mode, Order, Routing, Upstream
 from kt_net.drivers.beats import Beats
 from kt_net.drivers.clock import monotonic
 from kt_net.drivers.device import DeviceDriver
 from kt_net.drivers.names import MachineNames
 from kt_net.errors import HostRefused, KtError, ObjectMissing
 from kt_net.host.client import DEFAULT_STATE, HostHelper, replay_leftovers
-from kt_net.host.plan import RESOLVER_CANDIDATES, RESOLVER_FILE, HostPlan, free_address, plan_host
+from kt_net.host.environment import look
+from kt_net.host.naming import MOST_DOMAINS, Hook, Naming, decide
+from kt_net.host.plan import RESOLVER_CANDIDATES, HostPlan, free_address, plan_host
 from kt_net.host.resolvconf import ResolvConf, parse_resolv_conf
 from kt_net.host.routes import Route, read_routes
 from kt_net.kube.api import HttpKubeApi
@@ -36,9 +38,11 @@ from kt_net.kube.config import Cluster, load_cluster
 from kt_net.kube.permissions import require
 from kt_net.kube.ranges import ClusterRanges, RangeChoice, detect_ranges, namespace_names
 from kt_net.relay.relay import MachineQuestion, Relay
+from kt_net.session.cluster_hosts import ClusterHosts, Hosts
 from kt_net.session.directory import Directory
 from kt_net.session.engine import Engine, Progress, SessionOptions
 from kt_net.session.explain import Explainer
+from kt_net.session.keeper import NameKeeper, Wanted
 from kt_net.stack import Stack, StackConfig
 from kt_net.stats import SessionStats, TunnelStats
 from kt_net.tun.linux import TunDevice
@@ -51,6 +55,10 @@ MTU = 1500
 DEFAULT_DOMAIN = "cluster.local"
 #: Between two signs of life for the helper, which waits for three seconds.
 BEAT_SECONDS = 1.0
+#: For the names of Services to be known before "connected" is said, in hosts mode.
+HOSTS_SECONDS = 5.0
+#: Addresses that a resolver of ours may have; never one to pass questions on to.
+OUR_RESOLVERS = tuple(map(str, RESOLVER_CANDIDATES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +69,14 @@ class NameOptions:
         cluster_domains: empty for the one that the pod's resolv.conf names.
         domains: more whose names the cluster's DNS is asked.
         longest_kept: seconds that an answer of the cluster is kept at most.
+        ingress: where the hosts of Ingress objects are; nowhere when empty.
     """
 
-    order: Order
+    mode: Mode
     cluster_domains: tuple[str, ...]
     domains: tuple[str, ...]
     longest_kept: float
+    ingress: tuple[IPAddress, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +105,9 @@ class ConnectSession:
         self._started = monotonic()
         self._directory: Directory | None = None
         self._explainer: Explainer | None = None
+        self._names: MachineNames | None = None
+        self._keeper: NameKeeper | None = None
+        self._hosts: ClusterHosts | None = None
         self._closing = threading.Lock()
         self._closed = False
 
@@ -107,12 +120,17 @@ class ConnectSession:
             KtError: whatever was in the way; `close` undoes what was done.
         """
         options = self._options.session
+        for line in self._helper.replay():
+            self._progress(f"left by an earlier run: {line}")
         cluster = load_cluster(kubeconfig=options.kubeconfig, context=options.context, namespace=options.namespace)
         api = HttpKubeApi(cluster)
         self._engine = engine = Engine(cluster, api, options)
         engine.progress = self._progress
         require(api, cluster.namespace, carrier=options.carrier)
         self._progress(f"cluster {cluster.name} at {cluster.server}, namespace {cluster.namespace}")
+        mode = self._options.names.mode
+        if mode.hosts is not None:
+            self._hosts = ClusterHosts(api, mode.hosts or (cluster.namespace,), own=cluster.namespace)
         with ThreadPoolExecutor(max_workers=4, thread_name_prefix="ktctl-start") as pool:
             asked: Future[ClusterRanges] = pool.submit(detect_ranges, api, cluster.namespace)
             names = pool.submit(namespace_names, api, cluster.namespace)
@@ -142,16 +160,42 @@ class ConnectSession:
 
     def _join(self, engine: Engine, ranges: ClusterRanges, namespaces: list[str], pod_dns: ResolvConf) -> None:
         """Plan this machine's part, have the helper do it, and put the stack between device and tunnel."""
-        chosen, names = self._options.ranges, self._options.names
+        chosen, options = self._options.ranges, self._options.names
         prefixes, routes = chosen.of(ranges), read_routes()
-        text = Path(RESOLVER_FILE).read_text()
-        own = parse_resolv_conf(text)
         resolver_address = free_address(RESOLVER_CANDIDATES, prefixes, routes)
-        domains = names.cluster_domains or (cluster_domain(pod_dns),)
-        domain = domains[0]
+        naming = decide(look(), hosts=options.mode.hosts is not None, ours=OUR_RESOLVERS)
+        domains = options.cluster_domains or (cluster_domain(pod_dns),)
         namespace = engine.cluster.namespace
-        self._search = (f"{namespace}.svc.{domain}", f"svc.{domain}", domain)
+        search = (f"{namespace}.svc.{domains[0]}", f"svc.{domains[0]}", domains[0])
+        routing = Routing(
+            cluster_domains=domains,
+            namespace=namespace,
+            namespaces=namespaces,
+            prefixes=ranges.all(),
+            domains=options.domains,
+            order=options.mode.order,
+        )
+        resolver = Resolver(
+            routing=routing,
+            entropy=os.urandom,
+            longest_kept=options.longest_kept,
+            ingress=tuple(map(str, options.ingress)),
+        )
         self._resolver_address = str(resolver_address)
+        keeper = NameKeeper(
+            self._helper,
+            naming,
+            Wanted(
+                self._resolver_address,
+                search,
+                domains=resolver.routed,
+                everything=options.mode.order is Order.CLUSTER_ONLY,
+                hosts=self._known_hosts(domains[0]),
+            ),
+            ours=OUR_RESOLVERS,
+            resolvers=self._use_resolvers,
+            progress=self._progress,
+        )
         self._plan = plan_host(
             interface=INTERFACE,
             mtu=MTU,
@@ -159,37 +203,68 @@ class ConnectSession:
             prefixes=prefixes,
             excluded=chosen.excluded,
             routed=chosen.routed,
-            holes=_holes(engine.cluster, own, routes),
+            holes=_holes(engine.cluster, naming.own, routes),
             routes=routes,
             resolver=resolver_address,
-            resolv_conf=text,
-            search=self._search,
+            names=keeper.way(),
         )
-        routing = Routing(
-            cluster_domains=domains,
-            namespace=namespace,
-            namespaces=namespaces,
-            prefixes=ranges.all(),
-            domains=names.domains,
-            order=names.order,
-        )
-        resolver = Resolver(routing=routing, entropy=os.urandom, longest_kept=names.longest_kept)
         applied = self._helper.apply(self._plan)
         device = TunDevice(applied.descriptor, name=INTERFACE, mtu=MTU, offload=True)
-        for line in applied.replayed:
-            self._progress(f"left by an earlier run: {line}")
         for route in applied.skipped:
             self._progress(f"without route {route}: this machine has IPv6 switched off")
-        self._put_together(engine, device, resolver, resolver_address, pod_dns, own)
+        self._put_together(engine, device, resolver, resolver_address, pod_dns, naming.own)
+        self._search = () if naming.hook is Hook.HOSTS else search
         self._explainer = Explainer(
             engine.loop,
             resolver,
-            parse_resolv_conf(self._plan.resolver_file[1]) if self._plan.resolver_file else own,
-            {Upstream.CLUSTER: " ".join(pod_dns.nameservers), Upstream.MACHINE: " ".join(own.nameservers)},
+            dataclasses.replace(naming.own, search=_joined(self._search, naming.own.search)),
+            {
+                Upstream.CLUSTER: " ".join(pod_dns.nameservers),
+                Upstream.MACHINE: " ".join(naming.own.nameservers),
+                Upstream.INGRESS: "--ingress-ip",
+            },
         )
-        self._directory = Directory(engine.loop, engine.api, resolver)
+        self._keeper = keeper
+        keeper.start()
+        self._follow(engine, resolver, keeper, domains[0])
         self._progress(f"device {INTERFACE}, {len(self._plan.routes)} routes")
-        self._progress(f"names by {self._resolver_address}, search {' '.join(self._search)}")
+        self._say_names(naming, resolver)
+
+    def _known_hosts(self, domain: str) -> Hosts:
+        if self._hosts is None:
+            return {}
+        for lacking in self._hosts.wait(HOSTS_SECONDS):
+            self._progress(f"without {lacking}: their names are not in the hosts file")
+        return self._hosts.now(domain)
+
+    def _follow(self, engine: Engine, resolver: Resolver, keeper: NameKeeper, domain: str) -> None:
+        """What of the cluster changes names while it is connected."""
+        self._directory = Directory(
+            engine.loop,
+            engine.api,
+            resolver,
+            ingress=engine.cluster.namespace if self._options.names.ingress else None,
+            changed=lambda: keeper.want(domains=resolver.routed),
+        )
+        hosts = self._hosts
+        if hosts is not None:
+            hosts.tell(lambda: keeper.want(hosts=hosts.now(domain)))
+
+    def _say_names(self, naming: Naming, resolver: Resolver) -> None:
+        if naming.hook is Hook.HOSTS:
+            self._progress("names of Services in the hosts file; resolvers are left alone")
+            return
+        self._progress(f"names by {self._resolver_address} ({naming.hook.value}), search {' '.join(self._search)}")
+        more = len(resolver.routed) - MOST_DOMAINS
+        if naming.hook is Hook.RESOLVED and more > 0:
+            self._progress(f"{more} namespaces are more than systemd-resolved takes: their names need the search list")
+
+    def _use_resolvers(self, servers: tuple[str, ...]) -> None:
+        """This machine's own resolvers are others now."""
+        if self._engine is not None and self._names is not None:
+            self._engine.loop.call_soon(partial(self._names.use, servers))
+        if self._explainer is not None:
+            self._explainer.servers[Upstream.MACHINE] = " ".join(servers)
 
     def _put_together(
         self,
@@ -215,7 +290,7 @@ class ConnectSession:
 
         def on_loop() -> None:
             loop = engine.loop
-            names = MachineNames(
+            self._names = names = MachineNames(
                 loop, own.nameservers, lambda ask, data: relay.receive_outcome(ask, data, now=loop.now())
             )
 
@@ -306,8 +381,9 @@ class ConnectSession:
                 return []
             self._closed = True
         said: list[str] = []
-        if self._directory is not None:
-            self._directory.close()
+        for part in (self._directory, self._hosts, self._keeper):
+            if part is not None:
+                part.close()
         if self._engine is not None and self._driver is not None:
             self._engine.loop.call_soon(self._driver.detach)
         said += self._restore_machine()
@@ -360,6 +436,10 @@ def _holes(cluster: Cluster, own: ResolvConf, routes: list[Route]) -> list[IPAdd
     holes |= {ipaddress.ip_address(server.partition("%")[0]) for server in own.nameservers}
     holes |= {route.gateway for route in routes if route.gateway is not None}
     return sorted(holes, key=lambda address: (address.version, int(address)))
+
+
+def _joined(first: tuple[str, ...], then: tuple[str, ...]) -> tuple[str, ...]:
+    return first + tuple(one for one in then if one not in first)
 
 
 def _words(prefixes: tuple[IPPrefix, ...]) -> str:

@@ -10,8 +10,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tests.lab.commands import say
+from tests.lab.commands import run, say
 from tests.lab.errors import LabError
+from tests.lab.instance import cache_folder
 
 #: package -> a file that it brings.
 PACKAGES = {
@@ -31,9 +32,35 @@ PACKAGES = {
     "curl": "/usr/bin/curl",
     "iperf3": "/usr/bin/iperf3",
     "bind9-dnsutils": "/usr/bin/dig",
+    "dbus-daemon": "/usr/bin/dbus-daemon",
+    "libsystemd-shared": "/usr/share/doc/libsystemd-shared/copyright",  # with it comes what systemd-resolved needs
+    "musl-tools": "/usr/bin/musl-gcc",
     "python3": "/usr/bin/python3",
     "util-linux": "/usr/bin/nsenter",
 }
+
+
+def unpacked(*packages: str) -> Path:
+    """A folder in the cache with the files of packages that would change this machine when they were installed.
+
+    Raises:
+        LabError: they cannot be downloaded.
+    """
+    folder = cache_folder() / "packages" / "-".join(packages)
+    if folder.exists():
+        return folder
+    made = folder.with_name(f"{folder.name}.{os.getpid()}")
+    made.mkdir(parents=True)
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for command in (["apt-get", "-q", "update"], ["apt-get", "-q", "download", *packages]):
+        result = subprocess.run(command, env=env, capture_output=True, text=True, check=False, cwd=made)
+        if result.returncode:
+            raise LabError(f"{' '.join(command)} failed: {result.stderr[-1500:]}")
+    for archive in made.glob("*.deb"):
+        run("dpkg", "-x", archive, made)
+        archive.unlink()
+    made.rename(folder)
+    return folder
 
 
 def missing() -> list[str]:

@@ -16,6 +16,7 @@ import pytest
 
 from kt_net.host.client import replay_leftovers
 from tests.net.host.test_helper import picture, plan, wait_same
+from tests.net.host.test_ways import etc_of_ones_own, seen, way
 from tests.net.namespaces import run_inside
 
 #: A helper whose steps are counted: it kills itself at the one that is asked for. A step is a journal entry, a device, a run of `ip`, a
@@ -58,13 +59,13 @@ helper.Service(socket.socket(fileno=os.dup(0)), sys.argv[1]).run()
 """
 
 
-def killed_at(at: int, guarded: bool, state: str) -> dict[str, Any]:
-    before = picture()
+def killed_at(at: int, guarded: bool, kind: str, state: str) -> dict[str, Any]:
+    before = (picture(), seen())
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     arguments = [sys.executable, "-c", HELPER, state, str(at), "guarded" if guarded else "alone"]
     with subprocess.Popen(arguments, stdin=theirs.fileno()) as process:
         theirs.close()
-        ours.sendall(json.dumps({"do": "apply", "plan": plan().request()}).encode() + b"\n")
+        ours.sendall(json.dumps({"do": "apply", "plan": plan(names=way(kind)).request()}).encode() + b"\n")
         try:
             answer, rights, _, _ = socket.recv_fds(ours, 65536, 1)
         except ConnectionError:
@@ -74,11 +75,9 @@ def killed_at(at: int, guarded: bool, state: str) -> dict[str, Any]:
         if answer:
             process.kill()  # all steps were done
         code = process.wait(10)
-    if guarded:
-        same = wait_same(before)
-    else:
+    if not guarded:
         replay_leftovers(state)
-        same = wait_same(before)
+    same = wait_same(before[0]) and seen() == before[1]
     ours.close()
     limit = time.monotonic() + 5
     while left := [entry.name for entry in Path(state).iterdir()]:
@@ -88,11 +87,12 @@ def killed_at(at: int, guarded: bool, state: str) -> dict[str, Any]:
     return {"done": bool(answer), "code": code, "same": same, "left": left}
 
 
-def at_every_step(guarded: bool, folder: str) -> dict[str, Any]:
+def at_every_step(guarded: bool, layout: str, kind: str, folder: str) -> dict[str, Any]:
     """All in one namespace: what one leaves would be seen by the next."""
+    etc_of_ones_own(layout, folder)
     wrong, at = [], 0
     while True:
-        found = killed_at(at, guarded, f"{folder}/state-{at}")
+        found = killed_at(at, guarded, kind, f"{folder}/state-{at}")
         if not found["same"] or found["left"] or found["code"] != -signal.SIGKILL:
             wrong.append((at, found))
         if found["done"]:
@@ -101,7 +101,10 @@ def at_every_step(guarded: bool, folder: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("guarded", [True, False])
-def test_killed_at_every_step(tmp_path: Path, guarded: bool) -> None:
-    result = run_inside(at_every_step, tmp_path, guarded, str(tmp_path))
+@pytest.mark.parametrize(
+    ("layout", "kind"), [("plain", "file"), ("missing", "file"), ("plain", "hosts"), ("plain", "folder")]
+)
+def test_killed_at_every_step(tmp_path: Path, guarded: bool, layout: str, kind: str) -> None:
+    result = run_inside(at_every_step, tmp_path, guarded, layout, kind, str(tmp_path))
     assert result["wrong"] == []
     assert result["steps"] > 10

@@ -19,6 +19,7 @@ import pytest
 from kt_net.errors import HelperProtocolError, HostRefused, KtError
 from kt_net.host.client import HELPER, HostHelper, leftovers, replay_leftovers
 from kt_net.host.helper import SILENCE_SECONDS
+from kt_net.host.naming import ResolverFile, Way, digest
 from kt_net.host.plan import HostPlan
 from kt_net.host.resolvconf import MARK
 from tests.net.namespaces import run_inside
@@ -26,22 +27,24 @@ from tests.net.namespaces import run_inside
 FILE = Path("/etc/resolv.conf")
 
 
-def plan(interface: str = "kt7", routes: tuple[str, ...] = ("10.245.0.0/16", "fd00:245::/64")) -> HostPlan:
+def plan(
+    interface: str = "kt7", routes: tuple[str, ...] = ("10.245.0.0/16", "fd00:245::/64"), names: Way | None = None
+) -> HostPlan:
     return HostPlan(
         interface=interface,
         mtu=1500,
         offload=True,
         addresses=("198.18.255.253/32", "fd6b:746e:6574::1/128"),
         routes=tuple(ipaddress.ip_network(route) for route in routes),
-        resolver_file=("/etc/resolv.conf", f"{MARK}\nnameserver 198.19.255.253\n"),
+        names=names or ResolverFile(f"{MARK}\nnameserver 198.19.255.253\n", digest(FILE.read_text())),
     )
 
 
 def picture() -> list[str]:
     commands = (["ip", "-4", "route"], ["ip", "-6", "route"], ["ip", "-o", "link"])
     return [subprocess.run(command, capture_output=True, text=True, check=True).stdout for command in commands] + [
-        FILE.read_text(),
-        str(FILE.stat().st_ino),
+        FILE.read_text() if FILE.exists() else "",
+        str(FILE.stat().st_ino) if FILE.exists() else "",
     ]
 
 

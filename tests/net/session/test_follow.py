@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kt_net.errors import PermissionMissing
-from kt_net.kube.follow import FIRST_PAUSE, Followed
+from kt_net.kube.follow import FIRST_PAUSE, FollowedNames
 
 
 class Api:
@@ -34,7 +34,7 @@ class Api:
 @pytest.mark.parametrize("events", [[], [("ERROR", {"code": 410})], [("ADDED", {"metadata": {"name": "two"}})]])
 def test_watches_that_end_at_once(events: list[tuple[str, Any]]) -> None:
     api, seen = Api(events), list[frozenset[str]]()
-    followed = Followed(api, "Service", "default", seen.append)  # type: ignore[arg-type]
+    followed = FollowedNames(api, "Service", "default", seen.append)  # type: ignore[arg-type]
     assert api.listed.wait(5)
     time.sleep(FIRST_PAUSE / 2)
     followed.close()
@@ -50,7 +50,7 @@ def test_one_who_may_not_stops() -> None:
             raise PermissionMissing("no")
 
     api = Forbidden([])
-    followed = Followed(api, "Service", "default", lambda names: None)  # type: ignore[arg-type]
+    followed = FollowedNames(api, "Service", "default", lambda names: None)  # type: ignore[arg-type]
     assert api.listed.wait(5)
     followed.thread.join(5)
     assert not followed.thread.is_alive()

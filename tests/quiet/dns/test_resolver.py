@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from kt_net.dns.messages import question, records_of, truncated
 from kt_net.dns.resolver import ASK_SECONDS, MAX_ASKS, Answer, Ask, Resolver, Transport
-from kt_net.dns.routing import Order, Routing, Upstream, Way, order_of
+from kt_net.dns.routing import Mode, Order, Routing, Upstream, Way, mode_of
 from kt_net.errors import MalformedMessage, UsageFault
 
 PREFIXES = [ipaddress.ip_network("10.96.0.0/16"), ipaddress.ip_network("fd00:96::/112")]
@@ -94,13 +94,15 @@ def test_way_by_choice(order: Order, name: str, way: list[str]) -> None:
     ],
 )
 def test_modes(mode: str, order: Order) -> None:
-    assert order_of(mode) is order
+    assert mode_of(mode) == Mode(order)
 
 
-@pytest.mark.parametrize("mode", ["", "localdns", "localDNS:upstream", "localDNS:a", "podDNS:cluster", "hosts"])
+@pytest.mark.parametrize(
+    "mode", ["", "localdns", "localDNS:upstream", "localDNS:a", "podDNS:cluster", "hosts:", "hosts: ,"]
+)
 def test_no_modes(mode: str) -> None:
     with pytest.raises(UsageFault, match="--dns-mode"):
-        order_of(mode)
+        mode_of(mode)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("a..b", "A"), ("x" * 64, "A"), ("web", "FOO"), ("a." * 200, "A")])
@@ -370,3 +372,47 @@ def test_foreign_octets(data: bytes, changes: list[tuple[int, int]]) -> None:
             machine.resolver.receive_answer(event.ask, event.data[:2] + data, now=0.1)
     machine.resolver.handle_timer(now=100.0)
     assert machine.resolver.next_timer() is None
+
+
+def test_domains_for_a_machine_that_routes_by_domain() -> None:
+    rules = routing(domains=["corp.example"], prefixes=[*PREFIXES, ipaddress.ip_network("10.12.0.0/15")])
+    rules.update_services("dev", ["web"])
+    rules.update_hosts(["shop.example", "*.apps.example"])
+    routed = rules.routed
+    assert routed[:3] == ("cluster.local", "second.example", "svc")
+    assert {"corp.example", "shop.example", "apps.example", "default", "web.dev"} <= set(routed)
+    assert not {"dev", "shop"} & set(routed), "a top-level domain is not the cluster's"
+    assert {"96.10.in-addr.arpa", "12.10.in-addr.arpa", "13.10.in-addr.arpa"} <= set(routed)
+    zone = next(name for name in routed if name.endswith("ip6.arpa"))
+    assert "7.0.0.0." + zone == ipaddress.ip_address("fd00:96::7").reverse_pointer
+    assert len(zone.split(".")) == 112 // 4 + 2
+
+
+def test_hosts_of_ingresses() -> None:
+    made = Resolver(routing=routing(), entropy=random.Random(1).randbytes, ingress=("192.0.2.80", "2001:db8::80"))
+    made.update_hosts(["shop.example", "*.apps.example"])
+    found = {}
+    for name, kind in [
+        ("Shop.example", "A"),
+        ("a.apps.example", "AAAA"),
+        ("shop.example", "MX"),
+        ("apps.example", "A"),
+    ]:
+        made.receive_query(question(name, kind, 7), client=name, transport=Transport.UDP, now=0.0)
+        found[name, kind] = made.next_event()
+    first, second, third, other = found.values()
+    assert isinstance(first, Answer)
+    assert records_of(first.data) == ("NOERROR", ["Shop.example. 5 A 192.0.2.80"])
+    assert first.trail[0].step.upstream is Upstream.INGRESS
+    assert isinstance(second, Answer)
+    assert records_of(second.data)[1] == ["a.apps.example. 5 AAAA 2001:db8::80"]
+    assert isinstance(third, Answer)
+    assert records_of(third.data) == ("NOERROR", [])
+    assert isinstance(other, Ask), "a wildcard is for one label more"
+
+
+@pytest.mark.parametrize(
+    ("mode", "namespaces"), [("hosts", ()), ("hosts:shop", ("shop",)), ("hosts:shop, default", ("shop", "default"))]
+)
+def test_hosts_modes(mode: str, namespaces: tuple[str, ...]) -> None:
+    assert mode_of(mode) == Mode(hosts=namespaces)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import ipaddress
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 from kt_net.addr import IPAddress, IPPrefix, subtract
 from kt_net.errors import RouteConflict
 from kt_net.host.helper import Fault, check_plan, partly
+from kt_net.host.naming import ResolverFile
 from kt_net.host.plan import RESOLVER_CANDIDATES, HostPlan, free_address, plan_host
 from kt_net.host.resolvconf import MARK, parse_resolv_conf, rewrite
 from kt_net.host.routes import Route, parse_ipv4_routes, parse_ipv6_routes
@@ -38,8 +38,7 @@ def plan(
         holes=holes or [],
         routes=routes or [],
         resolver=ipaddress.ip_address("198.19.255.253"),
-        resolv_conf=RESOLV,
-        search=("default.svc.cluster.local",),
+        names=ResolverFile("nameserver 198.19.255.253\n", ""),
         **more,
     )
 
@@ -47,15 +46,17 @@ def plan(
 def test_routes_and_resolver() -> None:
     made = plan()
     assert set(made.routes) == {PODS, SERVICES, ipaddress.ip_network("198.19.255.253/32")}
-    assert made.resolver_file is not None
-    content = made.resolver_file[1].splitlines()
+    check_plan(made.request())
+
+
+def test_rewritten() -> None:
+    content = rewrite(RESOLV, nameserver="198.19.255.253", search_first=("default.svc.cluster.local",)).splitlines()
     assert content == [
         MARK,
         "nameserver 198.19.255.253",
         "search default.svc.cluster.local corp.test",
         "options ndots:2",
     ]
-    check_plan(made.request())
 
 
 def test_what_must_stay_reached_is_left_out() -> None:
@@ -204,8 +205,7 @@ BEFORE, AFTER = (
 
 def test_a_shorter_file_of_somebody_else_is_not_ours() -> None:
     """It begins as the machine's did, and ends before ours would."""
-    step = {"before": base64.b64encode(BEFORE + AFTER).decode(), "after": base64.b64encode(AFTER).decode()}
-    assert not partly(BEFORE, step)
+    assert not partly(BEFORE, BEFORE + AFTER, AFTER)
 
 
 @pytest.mark.parametrize(
@@ -221,5 +221,4 @@ def test_a_shorter_file_of_somebody_else_is_not_ours() -> None:
     ],
 )
 def test_a_file_that_was_being_written_is_known(current: bytes, ours: bool) -> None:
-    step = {"before": base64.b64encode(BEFORE).decode(), "after": base64.b64encode(AFTER).decode()}
-    assert partly(current, step) == ours
+    assert partly(current, BEFORE, AFTER) == ours
