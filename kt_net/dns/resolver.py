@@ -165,6 +165,11 @@ class Resolver:
         if self._routing.update_services(namespace, services):
             self._forget_answers()
 
+    def update_headless(self, services: Iterable[str]) -> None:
+        """See `Routing.update_headless`."""
+        if self._routing.update_headless(services):
+            self._forget_answers()
+
     def update_hosts(self, hosts: Iterable[str]) -> None:
         """The hosts of Ingress objects that are there now."""
         self._routing.update_hosts(hosts)

@@ -6,7 +6,7 @@ Not here: asking.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -112,6 +112,7 @@ class Routing:
         self._more = tuple(_plain(domain) for domain in domains)
         self._order = order
         self._services: dict[str, frozenset[str]] = {}
+        self._headless: frozenset[str] = frozenset()
         self._hosts: frozenset[str] = frozenset()
         self._namespaces: frozenset[str] = frozenset()
         self.update_namespaces(namespaces)
@@ -126,6 +127,11 @@ class Routing:
         """The Services that are there now in a namespace; whether that is something new. Needed only of `ambiguous` ones."""
         before, self._services[namespace] = self._services.get(namespace), frozenset(services)
         return self._services[namespace] != before
+
+    def update_headless(self, services: Iterable[str]) -> bool:
+        """The Services of our namespace whose pods have names of their own, POD.SERVICE; whether that is something new."""
+        before, self._headless = self._headless, frozenset(services)
+        return self._headless != before
 
     def update_hosts(self, hosts: Iterable[str]) -> bool:
         """The hosts of Ingress objects that are there now, "*.DOMAIN" among them; whether that is something new."""
@@ -156,7 +162,16 @@ class Routing:
             f"{name}.{namespace}" for namespace in sorted(self.ambiguous) for name in self._services_of(namespace)
         ]
         hosts = sorted({host.removeprefix("*.") for host in self._hosts})
-        return (*self._domains, "svc", *self._more, *hosts, *_reverse_zones(self._prefixes), *clear, *services)
+        return (
+            *self._domains,
+            "svc",
+            *self._more,
+            *hosts,
+            *_reverse_zones(self._prefixes),
+            *clear,
+            *services,
+            *sorted(self._headless - TOP_LEVEL),
+        )
 
     def _services_of(self, namespace: str) -> list[str]:
         return sorted(self._services.get(namespace) or ())
@@ -170,25 +185,34 @@ class Routing:
             return self._plain_way(name, mine=not self._is_cluster_address(labels))
         if any(_is_below(name, domain) for domain in self._more):
             return self._either(name, name)
+        searched = [f"{name}.{rest}" for rest in self._searched(labels)]
+        return self._either(name, *searched) if searched else self._plain_way(name, mine=True)
+
+    def _searched(self, labels: list[str]) -> Iterator[str]:
+        """What is to be put behind a name, in the order of a pod's search list; nothing for a name that cannot be the cluster's."""
+        domain = self._domains[0]
         if labels[-1] == "svc" and len(labels) >= 3:
-            return self._either(f"{name}.{self._domains[0]}", name)
-        if len(labels) == 1 and name:
-            return self._either(f"{name}.{self._namespace}.svc.{self._domains[0]}", name)
-        if len(labels) >= 2 and labels[-1] in self._namespaces and self._may_be_service(labels):
-            return self._either(f"{name}.svc.{self._domains[0]}", name)
-        return self._plain_way(name, mine=True)
+            yield domain
+            return
+        if labels == [labels[0]] and labels[0]:
+            yield f"{self._namespace}.svc.{domain}"
+            return
+        if labels[-1] in self._headless and labels[-1] not in TOP_LEVEL and len(labels) == 2:
+            yield f"{self._namespace}.svc.{domain}"
+        if labels[-1] in self._namespaces and len(labels) >= 2 and self._may_be_service(labels):
+            yield f"svc.{domain}"
 
     def _plain_way(self, name: str, *, mine: bool) -> Way:
         mine = mine and self._order is not Order.CLUSTER_ONLY
         return (Step(Upstream.MACHINE if mine else Upstream.CLUSTER, name),)
 
-    def _either(self, cluster_name: str, name: str) -> Way:
-        cluster, machine = Step(Upstream.CLUSTER, cluster_name), Step(Upstream.MACHINE, name)
+    def _either(self, name: str, *cluster_names: str) -> Way:
+        cluster, machine = [Step(Upstream.CLUSTER, one) for one in cluster_names], Step(Upstream.MACHINE, name)
         if self._order is Order.CLUSTER_FIRST:
-            return cluster, machine
+            return *cluster, machine
         if self._order is Order.MACHINE_FIRST:
-            return machine, cluster
-        return (cluster,) if cluster_name == name else (cluster, Step(Upstream.CLUSTER, name))
+            return machine, *cluster
+        return tuple(cluster) if name in cluster_names else (*cluster, Step(Upstream.CLUSTER, name))
 
     def _may_be_service(self, labels: list[str]) -> bool:
         if labels[-1] not in TOP_LEVEL:

@@ -243,7 +243,8 @@ class ConnectSession:
             engine.loop,
             engine.api,
             resolver,
-            ingress=engine.cluster.namespace if self._options.names.ingress else None,
+            namespace=engine.cluster.namespace,
+            ingress=bool(self._options.names.ingress),
             changed=lambda: keeper.want(domains=resolver.routed),
         )
         hosts = self._hosts

@@ -1,5 +1,5 @@
 """What the resolver has to know of the cluster while it runs: which namespaces there are, which Services in those whose names are also
-top-level domains, and which hosts Ingress objects have.
+top-level domains, which Services of our own namespace give their pods names, and which hosts Ingress objects have.
 
 Not here: watching (kt_net.kube.follow), what becomes of it (kt_net.dns.routing).
 """
@@ -13,14 +13,15 @@ from typing import Any
 from kt_net.dns.resolver import Resolver
 from kt_net.drivers.loop import Loop
 from kt_net.kube.api import HttpKubeApi
-from kt_net.kube.follow import Followed, FollowedNames
+from kt_net.kube.follow import Followed, FollowedNames, Key
 
 
 class Directory:
     """Tells the resolver, on the loop. Where watching is not allowed it stays with what was known at the start.
 
     Args:
-        ingress: the namespace whose Ingress objects are followed where those of all may not be; None for none at all.
+        namespace: our own.
+        ingress: whether Ingress objects are followed, those of our namespace where all may not be.
         changed: told that `Resolver.routed` may be another one.
     """
 
@@ -30,7 +31,8 @@ class Directory:
         api: HttpKubeApi,
         resolver: Resolver,
         *,
-        ingress: str | None = None,
+        namespace: str,
+        ingress: bool = False,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._loop = loop
@@ -43,14 +45,16 @@ class Directory:
             api, "Namespace", None, lambda names: loop.call_soon(partial(self._namespaces_are, names))
         )
         self._hosts: Followed[frozenset[str]] | None = None
-        if ingress is not None:
-            self._hosts = Followed(api, "Ingress", None, self._hosts_seen, keep=hosts_of, rather=ingress)
+        if ingress:
+            self._hosts = Followed(api, "Ingress", None, self._hosts_seen, keep=hosts_of, rather=namespace)
+        self._own = Followed(api, "Service", namespace, self._own_seen, keep=is_headless)
         loop.call_soon(self._follow_services)
 
     def close(self) -> None:
         """Follow nothing any more."""
         self._closed = True
         self._namespaces.close()
+        self._own.close()
         if self._hosts is not None:
             self._hosts.close()
         for followed in list(self._followed.values()):
@@ -77,12 +81,25 @@ class Directory:
             self._resolver.update_services(namespace, names)
             self._changed()
 
-    def _hosts_seen(self, kept: Mapping[Any, frozenset[str]]) -> None:
+    def _own_seen(self, kept: Mapping[Key, bool]) -> None:
+        headless = frozenset(name for (_, name), without_address in kept.items() if without_address)
+        self._loop.call_soon(partial(self._headless_are, headless))
+
+    def _headless_are(self, services: frozenset[str]) -> None:
+        self._resolver.update_headless(services)
+        self._changed()
+
+    def _hosts_seen(self, kept: Mapping[Key, frozenset[str]]) -> None:
         self._loop.call_soon(partial(self._hosts_are, frozenset[str]().union(*kept.values())))
 
     def _hosts_are(self, hosts: frozenset[str]) -> None:
         self._resolver.update_hosts(hosts)
         self._changed()
+
+
+def is_headless(service: Mapping[str, Any]) -> bool:
+    """Whether a Service has no address, but its pods names (Kubernetes doc, "Headless Services")."""
+    return bool(service.get("spec", {}).get("clusterIP") == "None")
 
 
 def hosts_of(ingress: Mapping[str, Any]) -> frozenset[str]:

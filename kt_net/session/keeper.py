@@ -167,7 +167,9 @@ class NameKeeper:
             return
         text = found.resolv_conf or ""
         # Whatever it looks like now (systemd-resolved may have come into it): the file goes on as it was.
-        self.naming = Naming(Hook.FILE, decide(found, ours=self._ours).own, text, "" if found.resolv_conf is None else digest(text))
+        self.naming = Naming(
+            Hook.FILE, decide(found, ours=self._ours).own, text, "" if found.resolv_conf is None else digest(text)
+        )
         self._way = self.way()
         self._taken_back.append(now)
         before = parse_resolv_conf(self._helper.change_names(self._way)).nameservers

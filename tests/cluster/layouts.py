@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.cluster.backend import LabBackend
+from tests.cluster.backend import Backend, LabBackend
 from tests.lab.packages import unpacked
 
 #: Kept for systemd-resolved, which runs as it (any number that nobody has).
@@ -116,3 +116,10 @@ def layout(lab: LabBackend, kind: str, folder: Path) -> Iterator[LayoutBackend]:
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def run(backend: Backend, *command: str) -> list[str]:
+    """What a program says on the machine, in lines."""
+    return subprocess.run(
+        backend.laptop_argv(list(command)), capture_output=True, text=True, check=False, timeout=60
+    ).stdout.splitlines()

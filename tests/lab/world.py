@@ -1,6 +1,7 @@
 """The rest of the world: an HTTP server and a DNS server outside the cluster. A program: `world.py ADDRESS`.
 
-DNS (UDP and TCP) knows www.world.test and the zone world.test; everything else does not exist.
+DNS (UDP and TCP) knows world.test and its www, and www of site.dev and site.io, domains that a namespace may be called like;
+refused.world.test is refused, broken.world.test fails, long.world.test has more TXT than 512 octets hold. Everything else does not exist.
 
 Not here: anything of the cluster.
 """
@@ -12,15 +13,18 @@ import socketserver
 import sys
 import threading
 
-from dnslib import QTYPE, RCODE, RR, A, DNSRecord
+from dnslib import QTYPE, RCODE, RR, TXT, A, DNSRecord
 from dnslib.server import BaseResolver, DNSServer
 
 ZONE = "world.test"
+HOSTS = frozenset({ZONE, f"www.{ZONE}", "www.site.dev", "www.site.io"})
+CODES = {f"refused.{ZONE}": RCODE.REFUSED, f"broken.{ZONE}": RCODE.SERVFAIL}
+LONG = f"long.{ZONE}"
 BODY = b"the rest of the world\n"
 
 
 class Names(BaseResolver):  # type: ignore[misc]
-    """One zone."""
+    """A few names."""
 
     def __init__(self, address: str) -> None:
         self._address = address
@@ -29,11 +33,15 @@ class Names(BaseResolver):  # type: ignore[misc]
         """An answer."""
         reply = request.reply()
         name = str(request.q.qname).rstrip(".").lower()
-        if name in (ZONE, f"www.{ZONE}"):
+        if name in HOSTS:
             if request.q.qtype in (QTYPE.A, QTYPE.ANY):
                 reply.add_answer(RR(request.q.qname, QTYPE.A, rdata=A(self._address), ttl=30))
+        elif name == LONG:
+            if request.q.qtype == QTYPE.TXT:
+                for number in range(10):
+                    reply.add_answer(RR(request.q.qname, QTYPE.TXT, rdata=TXT(f"{number}" * 100), ttl=30))
         else:
-            reply.header.rcode = RCODE.NXDOMAIN
+            reply.header.rcode = CODES.get(name, RCODE.NXDOMAIN)
         return reply
 
 
