@@ -13,6 +13,7 @@ import pytest
 
 from tests.cluster.backend import Backend, LabBackend, chosen
 from tests.cluster.ktctl import Ktctl
+from tests.lab.cluster import Lab
 
 _NUMBERS = itertools.count(1)
 
@@ -31,6 +32,13 @@ def lab(backend: Backend) -> LabBackend:
     if not isinstance(backend, LabBackend):
         pytest.skip("needs the lab: a machine apart, or the API server's processes")
     return backend
+
+
+@pytest.fixture
+def restarts(lab: LabBackend) -> Iterator[Lab]:
+    """For tests that end the API server and start it again: the next test begins when controllers work again."""
+    yield lab.lab
+    lab.lab.wait_controllers()
 
 
 @pytest.fixture(scope="module")

@@ -22,10 +22,9 @@ import yaml
 from tests.cluster.backend import HereBackend, LabBackend, wait_nothing_of_ours
 from tests.cluster.ktctl import Ktctl, ktctl
 from tests.cluster.test_forward import exchange
+from tests.lab.cluster import Lab
 
 SIZE = 3_000_000
-#: What Kubernetes' garbage collector may take when the API server has just been started again.
-COLLECTOR_SECONDS = 60
 
 
 def forward(lab: LabBackend, pod: str, kubeconfig: str, home: Path, *more: str) -> Ktctl:
@@ -52,13 +51,13 @@ def test_the_best_form_is_found_and_remembered(lab: LabBackend, echo_pod: str, t
 
 
 @pytest.fixture
-def older_api_server(lab: LabBackend) -> Iterator[None]:
+def older_api_server(restarts: Lab) -> Iterator[None]:
     """One that cannot do kubectl's newer form, as before Kubernetes 1.31."""
-    lab.lab.kill_apiserver()
-    lab.lab.start_apiserver("--feature-gates=PortForwardWebsockets=false")
+    restarts.kill_apiserver()
+    restarts.start_apiserver("--feature-gates=PortForwardWebsockets=false")
     yield
-    lab.lab.kill_apiserver()
-    lab.lab.start_apiserver()
+    restarts.kill_apiserver()
+    restarts.start_apiserver()
 
 
 def test_an_older_api_server(older_api_server: None, lab: LabBackend, echo_pod: str, tmp_path: Path) -> None:
@@ -204,7 +203,7 @@ def test_proxy_of_the_kubeconfig(
 
 
 def test_credential_plugin_is_asked_again_when_its_token_is_old(
-    lab: LabBackend, echo_pod: str, variant: Callable[..., str], tmp_path: Path
+    lab: LabBackend, restarts: Lab, echo_pod: str, variant: Callable[..., str], tmp_path: Path
 ) -> None:
     """Tokens are good for some seconds; then the API server is killed, and the lanes have to be dialled with another one."""
     lab.kubectl("create", "serviceaccount", "plugin", "-n", "default", check=False)
@@ -239,12 +238,13 @@ def test_credential_plugin_is_asked_again_when_its_token_is_old(
             assert held.recv(100) == b"before"
             time.sleep(3)
             before = asked.stat().st_size
-            lab.lab.kill_apiserver()
-            lab.lab.start_apiserver()
+            restarts.kill_apiserver()
+            restarts.start_apiserver()
             held.sendall(b"after")
             assert held.recv(100) == b"after"
         assert asked.stat().st_size > before
     lab.kubectl("delete", "clusterrolebinding", "plugin")
     lab.kubectl("delete", "serviceaccount", "plugin", "-n", "default")
     assert os.path.getsize(asked) >= 2
-    wait_nothing_of_ours(lab, COLLECTOR_SECONDS)  # the next test's ten seconds are for what it leaves itself
+    restarts.wait_controllers()
+    wait_nothing_of_ours(lab)

@@ -13,6 +13,7 @@ from kt_net.kube.follow import FollowedNames
 from tests.cluster.asking import found, soon, trail
 from tests.cluster.backend import Backend, LabBackend
 from tests.cluster.ktctl import Ktctl, ktctl
+from tests.lab.cluster import Lab
 
 
 @contextlib.contextmanager
@@ -56,7 +57,7 @@ def test_namespace_that_is_a_top_level_domain(backend: Backend, connection: Ktct
         assert soon(lambda: trail(backend, "example.dev.") == ["machine"])
 
 
-def test_names_are_followed_over_an_api_server_that_ends(lab: LabBackend) -> None:
+def test_names_are_followed_over_an_api_server_that_ends(lab: LabBackend, restarts: Lab) -> None:
     api = HttpKubeApi(load_cluster(kubeconfig=str(lab.kubeconfig)))
     seen: queue.Queue[frozenset[str]] = queue.Queue()
     lab.kubectl("delete", "svc", "followed", "--ignore-not-found")
@@ -71,8 +72,8 @@ def test_names_are_followed_over_an_api_server_that_ends(lab: LabBackend) -> Non
         until(False)
         lab.kubectl("create", "service", "clusterip", "followed", "--tcp=80")
         until(True)
-        lab.lab.kill_apiserver()
-        lab.lab.start_apiserver()
+        restarts.kill_apiserver()
+        restarts.start_apiserver()
         lab.kubectl("delete", "svc", "followed")
         until(False)
     finally:

@@ -15,6 +15,7 @@ import pytest
 
 from tests.cluster.backend import LabBackend
 from tests.cluster.ktctl import Ktctl
+from tests.lab.cluster import Lab
 
 TRANSFER = Path(__file__).with_name("transfer.py")
 INTERACTIVE = 20
@@ -59,11 +60,13 @@ def size(long: bool) -> int:
 
 
 @pytest.mark.parametrize("direction", ["down", "up"])
-def test_api_server_killed_and_started(lab: LabBackend, running: Ktctl, long: bool, direction: str) -> None:
+def test_api_server_killed_and_started(
+    lab: LabBackend, restarts: Lab, running: Ktctl, long: bool, direction: str
+) -> None:
     def cut() -> None:
-        lab.lab.kill_apiserver()
+        restarts.kill_apiserver()
         time.sleep(1)
-        lab.lab.start_apiserver()
+        restarts.start_apiserver()
 
     transfer_across(lab, direction, size(long), cut)
     assert running.process.poll() is None

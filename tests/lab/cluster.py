@@ -302,6 +302,19 @@ class Lab:
         daemons.start_apiserver(self.instance, self.processes, binaries(), *flags)
         self._wait("the API server", lambda: self.kubectl("get", "--raw", "/readyz", check=False).strip() == "ok")
 
+    def wait_controllers(self) -> None:
+        """Until all works again after `start_apiserver`: controllers watch again one by one, later the oftener it was away."""
+        self.kubectl("create", "-f", "-", given=json.dumps(_PROBES))
+        try:
+            self._wait("the Job controller and the scheduler", self._probe_is_scheduled)
+            self._wait("the garbage collector", lambda: not self.kubectl("get", "cm", _ORPHAN, "--ignore-not-found"))
+        finally:
+            self.kubectl("delete", "job", _ORPHAN, "--cascade=background", "--wait=false")
+
+    def _probe_is_scheduled(self) -> bool:
+        path = "jsonpath={.items[*].spec.nodeName}"
+        return bool(self.kubectl("get", "pods", "-l", f"job-name={_ORPHAN}", "-o", path, check=False))
+
     @property
     def audit_log(self) -> Path:
         """What the API server was asked, a JSON object a line."""
@@ -341,4 +354,43 @@ for end in sys.argv[1:]:
     host, port = end.split()
     socket.create_connection((host, int(port)), 1).close()
 """
+#: A Job whose pod is to be made and scheduled, and a ConfigMap whose owner does not exist.
+_ORPHAN = "lab-controllers-probe"
+_PROBES = {
+    "apiVersion": "v1",
+    "kind": "List",
+    "items": [
+        {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {"name": _ORPHAN, "namespace": "default"},
+            "spec": {
+                "backoffLimit": 0,
+                "template": {
+                    "spec": {
+                        "restartPolicy": "Never",
+                        "terminationGracePeriodSeconds": 0,
+                        "containers": [{"name": "none", "image": "localhost/none", "imagePullPolicy": "Never"}],
+                    }
+                },
+            },
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {
+                "name": _ORPHAN,
+                "namespace": "default",
+                "ownerReferences": [
+                    {
+                        "apiVersion": "v1",
+                        "kind": "ConfigMap",
+                        "name": "nobody",
+                        "uid": "00000000-0000-4000-8000-000000000000",
+                    }
+                ],
+            },
+        },
+    ],
+}
 _READY_PATH = "jsonpath={.status.conditions[?(@.type=='Ready')].status}"

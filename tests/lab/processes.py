@@ -16,12 +16,16 @@ from tests.lab.errors import LabError
 
 
 def start_time(pid: int) -> int | None:
-    """In ticks since boot; None when there is no such process (or only its corpse)."""
+    """In ticks since boot; None when there is no such process (or only its corpse).
+
+    A corpse whose other threads still end holds its sockets, and counts.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        threads = len(os.listdir(f"/proc/{pid}/task"))
     except OSError:
         return None
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+    return None if fields[0] in (b"Z", b"X") and threads <= 1 else int(fields[19])
 
 
 class Processes:
