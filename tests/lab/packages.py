@@ -33,6 +33,7 @@ PACKAGES = {
     "bind9-dnsutils": "/usr/bin/dig",
     "python3": "/usr/bin/python3",
     "util-linux": "/usr/bin/nsenter",
+    "sudo": "/usr/bin/sudo",
 }
 
 
