@@ -602,8 +602,24 @@ def foreign_caller(environment: Mapping[str, str]) -> int | None:
     return None
 
 
+#: What a foreign caller might have taken: limit, what is wanted, the least that will do. With half a resolver file and no way to write the
+#: old one back nobody would be helped.
+LIMITS = (
+    (resource.RLIMIT_FSIZE, resource.RLIM_INFINITY, MAX_REQUEST),
+    (resource.RLIMIT_CPU, resource.RLIM_INFINITY, 3600),
+    (resource.RLIMIT_AS, resource.RLIM_INFINITY, 1 << 30),
+    (resource.RLIMIT_DATA, resource.RLIM_INFINITY, 1 << 28),
+    (resource.RLIMIT_NOFILE, 1024, 64),
+    (resource.RLIMIT_CORE, 0, 0),
+)
+
+
 def settle(foreign: bool) -> None:
-    """Leave what the caller chose for this process behind: a foreign one's environment, limits, folder, signals."""
+    """Leave what the caller chose for this process behind: a foreign one's environment, limits, folder, signals.
+
+    Raises:
+        Fault: the limits that he chose cannot be left.
+    """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass  # one of the three was closed, and some file of ours would have become it
     os.close(descriptor)
@@ -615,18 +631,15 @@ def settle(foreign: bool) -> None:
         return
     os.environ.clear()
     os.environ.update(PATH=PROGRAMS, LC_ALL="C")
-    for limit, value in (
-        (resource.RLIMIT_FSIZE, resource.RLIM_INFINITY),  # half a resolver file, and no way to write the old one back
-        (resource.RLIMIT_CPU, resource.RLIM_INFINITY),
-        (resource.RLIMIT_AS, resource.RLIM_INFINITY),
-        (resource.RLIMIT_DATA, resource.RLIM_INFINITY),
-        (resource.RLIMIT_NOFILE, 1024),
-        (resource.RLIMIT_CORE, 0),
-    ):
+    for limit, value, least in LIMITS:
         try:
             resource.setrlimit(limit, (value, value))
-        except (ValueError, OSError):
-            pass  # a container's root may not
+            continue
+        except (ValueError, OSError):  # a container's root may not go beyond what the caller has left
+            hard = resource.getrlimit(limit)[1]
+            resource.setrlimit(limit, (hard, hard))
+        if hard != resource.RLIM_INFINITY and hard < least:
+            raise Fault("host", "the limits of this process (ulimit) are too low")
 
 
 # -- serving -------------------------------------------------------------------------------------------------------
@@ -669,9 +682,10 @@ class Service:
         line, _, self._waiting = self._waiting.partition(b"\n")
         try:
             # As text: JSON in octets might also be UTF-16.
-            return json.loads(line.decode(), object_pairs_hook=each_once)
+            request = json.loads(line.decode(), object_pairs_hook=each_once)
         except (ValueError, RecursionError):
             return {}
+        return {} if request is None else request
 
     def _piece(self) -> bytes:
         """Octets of the client's; none: it is gone, or somebody else has a hand in it."""
