@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from kt_net.host.helper import PROTOCOL
 from tests.net.host.test_helper import picture, wait_same
 from tests.net.namespaces import run_inside
@@ -257,3 +259,70 @@ def test_the_rule_allows_nothing_else(tmp_path: Path) -> None:
     assert result.pop("replay") == [0, '{"ok": true, "done": []}\n']
     assert result.pop("no socket") == [1, '{"ok": false, "kind": "protocol", "error'[:40]]
     assert set(map(tuple, result.values())) == {(1, "")}, result
+
+
+def unknown_to_the_machine(folder: str) -> dict[str, Any]:
+    """A user without an entry in passwd, with and without a home."""
+    move_in(Path(folder))
+    mine = Path(folder) / "mine"
+    mine.mkdir()
+    os.chown(mine, NOBODY_KNOWS, NOBODY_KNOWS)
+    result = {}
+    for name, env in (("with a home", {"HOME": str(mine)}), ("without", {})):
+        for words in (["status"], ["helper", "status"], ["disconnect"], ["connect"], ["version"]):
+            code, answer = said(
+                *as_user(ktctl(), *words, uid=NOBODY_KNOWS), env={"PATH": "/usr/bin:/bin:/usr/sbin", **env}
+            )
+            result[f"{words[0]} {name}"] = answer.get("error", {}).get("class", code)
+    return result
+
+
+def test_somebody_whom_the_machine_does_not_know(tmp_path: Path) -> None:
+    """sudo refuses him; everything says so, and nothing breaks."""
+    expected = {"status": "NotConnected", "helper": 0, "disconnect": "NotConnected", "connect": "PrivilegeMissing"}
+    result = run_inside(unknown_to_the_machine, tmp_path, str(tmp_path / "people"))
+    for name in ("with a home", "without"):
+        assert {words: result[f"{words} {name}"] for words in expected} == expected
+        assert result[f"version {name}"] == 0
+
+
+BECOMES = """
+import os, sys, threading
+from pathlib import Path
+from kt_net.host.privilege import become_invoker
+resting = threading.Event()
+threading.Thread(target=resting.wait, daemon=True).start()
+become_invoker()
+for thread in Path("/proc/self/task").iterdir():
+    lines = (thread / "status").read_text().splitlines()
+    print([line.split()[1:] for line in lines if line.startswith(("Uid", "Gid", "Groups", "CapPrm", "CapEff", "CapAmb"))])
+try:
+    os.setresuid(0, 0, 0)
+    print("root again")
+except PermissionError:
+    print(sorted(name for name in os.environ if name.startswith("SUDO")), os.environ["HOME"], os.environ["USER"])
+"""
+
+
+def becomes(uid: str, folder: str) -> list[str]:
+    move_in(Path(folder))
+    env = {**os.environ, "SUDO_UID": uid, "SUDO_GID": uid, "HOME": "/root", "USER": "root"}
+    result = subprocess.run([sys.executable, "-c", BECOMES], capture_output=True, text=True, check=False, env=env)
+    return [*result.stdout.splitlines(), *result.stderr.splitlines()[-1:]]
+
+
+@pytest.mark.parametrize("uid", [UID, NOBODY_KNOWS])
+def test_root_is_left_for_good_and_by_every_thread(uid: int, tmp_path: Path) -> None:
+    *threads, last = run_inside(becomes, tmp_path, str(uid), str(tmp_path / "people"))
+    none = ["0" * 16]
+    assert len(threads) == 2
+    assert set(threads) == {str([[str(uid)] * 4, [str(uid)] * 4, [str(uid)], none, none, none])}
+    known = uid == UID
+    assert last == f"[] {tmp_path / 'people' / 'home' if known else '/'} {NAME if known else uid}"
+
+
+@pytest.mark.parametrize("number", ["-1", "x", "", "4294967295", "99999999999999999999"])
+def test_who_is_to_be_become_cannot_be_known(number: str, tmp_path: Path) -> None:
+    """And nothing goes on as root."""
+    (last,) = run_inside(becomes, tmp_path, number, str(tmp_path / "people"))
+    assert last.startswith("kt_net.errors.PrivilegeMissing")
