@@ -155,7 +155,7 @@ def _connect(
     state_dir = state_dir or os.environ.get("KT_STATE_DIR") or DEFAULT_STATE
     names, ranges = _chosen(asked)
     with StopSwitch().installed() as switch:
-        helper = HostHelper.start(state_dir)
+        helper = HostHelper.start(state_dir, printer.step)
         try:
             for name in become_invoker():
                 if given.debug:

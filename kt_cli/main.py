@@ -14,6 +14,7 @@ from kt_cli.connect import connect
 from kt_cli.disconnect import disconnect
 from kt_cli.dns import dns
 from kt_cli.forward import forward
+from kt_cli.helper import app as helper
 from kt_cli.logs import logs
 from kt_cli.status import status
 from kt_cli.version import version
@@ -43,3 +44,4 @@ def before(
 
 for command in (connect, disconnect, dns, forward, logs, status, version):
     app.command()(command)
+app.add_typer(helper)

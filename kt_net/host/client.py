@@ -1,6 +1,8 @@
 """The client's side of the host helper: starts it, speaks with it, receives the device.
 
-Not here: what the plan says (plan.py).
+It believes nobody but root at the other end: the kernel says who sent each answer.
+
+Not here: what the plan says (plan.py); how the helper is started (launch.py).
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,14 +28,19 @@ from kt_net.errors import (
     PrivilegeMissing,
     TunUnavailable,
 )
+from kt_net.host.helper import UCRED, name_senders, sender
+from kt_net.host.installed import HELPER, default_prefix, look
+from kt_net.host.launch import DEFAULT_STATE, Choice, Launch, Machine, choose
 from kt_net.host.naming import Way
 from kt_net.host.plan import HostPlan
 
-HELPER = Path(__file__).with_name("helper.py")
-DEFAULT_STATE = "/var/lib/ktctl"
+__all__ = ["DEFAULT_STATE", "HELPER", "Applied", "HostHelper", "channel_pair", "leftovers", "replay_leftovers"]
+
 #: The helper's answers are small; steps of a plan take milliseconds, a password prompt takes as long as it takes.
 ANSWER_SECONDS = 30.0
 MAX_ANSWER = 256 * 1024
+#: Room for the sender and one descriptor; more of them find no place, and the kernel closes them.
+_ROOM = socket.CMSG_SPACE(UCRED.size) + socket.CMSG_SPACE(4)
 
 _KINDS: dict[str, type[KtError]] = {
     "tun": TunUnavailable,
@@ -59,18 +67,35 @@ class Applied:
     before: str
 
 
-def command(*arguments: str) -> list[str]:
-    """How to run the helper: directly as root, else by sudo.
+def machine() -> Machine:
+    """This one, as `choose` wants it described."""
+    root = os.geteuid() == 0
+    invoker = os.environ.get("SUDO_UID", "")
+    return Machine(
+        root=root,
+        invoker=int(invoker) if root and invoker.isdecimal() else 0,
+        sudo=shutil.which("sudo") is not None,
+        python=sys.executable or "python3",
+        helper=str(HELPER),
+        installed=look(default_prefix()),
+    )
 
-    Raises:
-        PrivilegeMissing: neither root nor sudo.
-    """
-    python = [sys.executable or "python3", "-I", str(HELPER), *arguments]
-    if os.geteuid() == 0:
-        return python
-    if shutil.which("sudo") is None:
-        raise PrivilegeMissing("root is needed for the TUN device, routes and DNS", why="there is no sudo here")
-    return ["sudo", "--", *python]
+
+def channel_pair() -> tuple[socket.socket, socket.socket]:
+    """Two ends that name their senders: ours and the helper's."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    for end in (ours, theirs):
+        name_senders(end)
+    return ours, theirs
+
+
+#: How sudo, doas and polkit say who called them.
+_CALLERS = ("SUDO_UID", "SUDO_GID", "SUDO_USER", "SUDO_COMMAND", "DOAS_USER", "PKEXEC_UID")
+
+
+def _environment() -> dict[str, str]:
+    """For a helper that we start ourselves: what says that sudo has started it would not be true. Sudo says it anew."""
+    return {name: value for name, value in os.environ.items() if name not in _CALLERS}
 
 
 class HostHelper:
@@ -83,29 +108,52 @@ class HostHelper:
         self._asking = threading.Lock()
 
     @classmethod
-    def start(cls, state_folder: str = DEFAULT_STATE) -> HostHelper:
+    def start(cls, state_folder: str = DEFAULT_STATE, tell: Callable[[str], None] | None = None) -> HostHelper:
         """Start one, and wait until it answers (sudo may ask for a password first).
+
+        Args:
+            tell: is told, before a password is asked for, why.
 
         Raises:
             PrivilegeMissing: no root to be had.
         """
-        arguments = command("--state-dir", state_folder)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        choice = choose(machine(), state_folder=state_folder)
+        tell = tell or (lambda text: None)
+        if choice.note:
+            tell(choice.note)
+        for launch in choice.launches:
+            if launch.asks and not choice.note:
+                tell("sudo may ask for a password; sudo ktctl helper install makes that unnecessary")
+            helper = cls._launched(launch, quiet=launch is not choice.launches[-1])
+            try:
+                # Who is asked for a password may take his time.
+                helper._ask({"do": "hello"}, timeout=None if launch.asks else ANSWER_SECONDS)
+                helper._channel.settimeout(ANSWER_SECONDS)  # which also makes it one that never blocks a beat
+                return helper
+            except EnvironmentFault:
+                helper.close()
+            except BaseException:
+                helper.close()
+                raise
+        raise PrivilegeMissing("the host helper did not start", why="sudo refused, or was given up")
+
+    @classmethod
+    def _launched(cls, launch: Launch, *, quiet: bool) -> HostHelper:
+        ours, theirs = channel_pair()
         try:
-            process = subprocess.Popen(arguments, stdin=theirs.fileno(), stdout=subprocess.DEVNULL)
+            process = subprocess.Popen(
+                launch.arguments,
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL if quiet else None,
+                env=_environment(),
+            )
         except OSError as error:
             ours.close()
             raise PrivilegeMissing("the host helper cannot be started", why=str(error)) from error
         finally:
             theirs.close()
-        helper = cls(process, ours)
-        try:
-            helper._ask({"do": "hello"}, timeout=None)
-            ours.settimeout(ANSWER_SECONDS)  # which also makes it one that never blocks a beat
-        except EnvironmentFault:
-            helper.close()
-            raise PrivilegeMissing("the host helper did not start", why="sudo refused, or was given up") from None
-        return helper
+        return cls(process, ours)
 
     @property
     def alive(self) -> bool:
@@ -180,28 +228,54 @@ class HostHelper:
 
     def _ask_locked(self, request: dict[str, Any], timeout: float | None) -> tuple[dict[str, Any], int | None]:
         self._channel.settimeout(timeout)
-        data, descriptor = b"", None
+        data = b""
+        received: list[int] = []
         try:
             self._channel.sendall(json.dumps(request).encode() + b"\n")
             while not data.endswith(b"\n"):
-                piece, ancillary, _, _ = self._channel.recvmsg(65536, socket.CMSG_SPACE(4))
-                for level, kind, payload in ancillary:
-                    if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                        descriptor = array.array("i", payload[:4])[0]
+                piece = self._piece(received)
                 if not piece or len(data) > MAX_ANSWER:
                     raise HostRefused("the host helper has ended")
                 data += piece
-            answer = json.loads(data)
+            answer = _parse_answer(data)
+            return answer, received.pop() if received else None
         except OSError as error:
             raise HostRefused("the host helper does not answer", why=str(error)) from error
-        except ValueError as error:
-            raise HelperProtocolError("the host helper's answer is no JSON") from error
-        if not isinstance(answer, dict):
-            raise HelperProtocolError("the host helper's answer is no object")
-        if not answer.get("ok"):
-            fault = _KINDS.get(str(answer.get("kind")), HelperProtocolError)
-            raise fault("this machine's network could not be set up", why=str(answer.get("error", "")))
-        return answer, descriptor
+        finally:
+            for descriptor in received:
+                os.close(descriptor)
+
+    def _piece(self, received: list[int]) -> bytes:
+        """Octets of root's; none: it has ended. Descriptors that came with them are added to `received`.
+
+        Raises:
+            HelperProtocolError: somebody else speaks here.
+        """
+        piece, ancillary, _, _ = self._channel.recvmsg(65536, _ROOM)
+        for level, kind, payload in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                received.extend(array.array("i", payload[: len(payload) // 4 * 4]))
+        if piece and sys.platform == "linux" and sender(ancillary) != 0:
+            raise HelperProtocolError("somebody who is not root answers in the host helper's place")
+        return piece
+
+
+def _parse_answer(data: bytes) -> dict[str, Any]:
+    """What the helper says when all is well.
+
+    Raises:
+        KtError: it says that something is wrong, or nothing that can be understood.
+    """
+    try:
+        answer = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise HelperProtocolError("the host helper's answer is no JSON") from error
+    if not isinstance(answer, dict):
+        raise HelperProtocolError("the host helper's answer is no object")
+    if not answer.get("ok"):
+        fault = _KINDS.get(str(answer.get("kind")), HelperProtocolError)
+        raise fault("this machine's network could not be set up", why=str(answer.get("error", "")))
+    return answer
 
 
 def leftovers(state_folder: str = DEFAULT_STATE) -> bool:
@@ -215,20 +289,40 @@ def leftovers(state_folder: str = DEFAULT_STATE) -> bool:
         return False
 
 
-def replay_leftovers(state_folder: str = DEFAULT_STATE) -> list[str]:
+def replay_leftovers(state_folder: str = DEFAULT_STATE, *, may_ask: bool = True) -> list[str]:
     """Undo what dead helpers left; what was done, in words.
+
+    Args:
+        may_ask: whether sudo may ask for a password.
 
     Raises:
         PrivilegeMissing: no root to be had.
         HostRefused: the helper failed.
     """
-    result = subprocess.run(
-        command("--state-dir", state_folder, "--replay"), stdout=subprocess.PIPE, stdin=None, check=False
-    )
-    try:
-        answer = json.loads(result.stdout)
-    except ValueError:
-        raise PrivilegeMissing("the host helper did not start", why="sudo refused, or was given up") from None
+    choice = choose(machine(), state_folder=state_folder, replay=True)
+    answer = _first_answer(choice, may_ask)
+    if answer is None:
+        raise PrivilegeMissing("the host helper did not start", why="sudo refused, or was given up")
     if not answer.get("ok"):
         raise HostRefused("leftovers could not be undone", why=str(answer.get("error", "")))
     return [str(line) for line in answer.get("done", ())]
+
+
+def _first_answer(choice: Choice, may_ask: bool) -> dict[str, Any] | None:
+    for launch in choice.launches:
+        if launch.asks and not may_ask:
+            continue
+        result = subprocess.run(
+            launch.arguments,
+            stdout=subprocess.PIPE,
+            stderr=None if launch is choice.launches[-1] else subprocess.DEVNULL,
+            check=False,
+            env=_environment(),
+        )
+        try:
+            answer = json.loads(result.stdout)
+        except ValueError:
+            continue
+        if isinstance(answer, dict):
+            return answer
+    return None

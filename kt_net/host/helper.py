@@ -11,8 +11,9 @@ Names come to our resolver in one of four ways, as the plan says: the resolver f
 domain, a file for each domain in /etc/resolver (macOS), or a block of lines in the hosts file. `resolver` puts another one of the same
 kind in its place while the plan is in force.
 
-Protocol: standard input is one end of a Unix stream socket. Both sides send JSON objects, one a line. The answer to a plan carries
-the TUN's descriptor (SCM_RIGHTS). Requests: {"do": "hello"|"replay"|"apply"|"resolver"|"undo"}; answers: {"ok": true, ...} or
+Protocol: standard input is one end of a Unix stream socket. Both sides send JSON objects, one a line, and the kernel says with each
+piece who sent it (SCM_CREDENTIALS): here root and the user for whom this was started are heard, there root alone. The answer to a plan
+carries the TUN's descriptor (SCM_RIGHTS). Requests: {"do": "hello"|"replay"|"apply"|"resolver"|"undo"}; answers: {"ok": true, ...} or
 {"ok": false, "kind": ..., "error": ...}. {"do": "beat"} is not answered.
 
 Not here: deciding what is routed or which names go where (kt_net.host.plan); it refuses what is outside its own grammar.
@@ -31,7 +32,9 @@ import ipaddress
 import itertools
 import json
 import os
+import pwd
 import re
+import resource
 import select
 import signal
 import socket
@@ -67,6 +70,35 @@ NAME = re.compile(r"(?=.{1,253}\Z)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z
 #: Around our lines in the hosts file.
 BLOCK_BEGINS, BLOCK_ENDS = b"# ktctl: names of the cluster begin\n", b"# ktctl: names of the cluster end\n"
 
+#: What is never captured, not even as a part of a route; an IPv4 address in IPv6 clothes is none of a cluster's either.
+NEVER_ROUTED = tuple(
+    map(
+        ipaddress.ip_network,
+        [
+            "0.0.0.0/8",
+            "127.0.0.0/8",
+            "169.254.0.0/16",
+            "224.0.0.0/4",
+            "::/128",
+            "::1/128",
+            "::ffff:0:0/96",
+            "fe80::/10",
+            "ff00::/8",
+        ],
+    )
+)
+#: Where the device's own addresses come from (kt_net.host.plan): an address of somebody else's would take that one's packets.
+OWN_RANGES = tuple(ipaddress.ip_network(text) for text in ("198.18.0.0/15", "fd6b:746e:6574::/64"))
+MAX_ADDRESSES = 8
+#: Of a plan: lists in objects in an object.
+MAX_DEPTH = 5
+MAX_NUMBER = 2**32
+
+#: Which programs are run is not the caller's to choose, whatever sudo lets through.
+PROGRAMS = "/usr/sbin:/usr/bin:/sbin:/bin"
+#: A client that does not read its answers for so long is none.
+SEND_SECONDS = 10
+
 # linux/if_tun.h
 TUNSETIFF = 0x400454CA
 TUNSETOFFLOAD = 0x400454D0
@@ -91,20 +123,26 @@ def check_plan(plan: Any) -> None:
     Raises:
         Fault: it does.
     """
+    check_values(plan)
     if not isinstance(plan, dict) or set(plan) != {"interface", "routes", "resolver"}:
         raise Fault("plan", "a plan has interface, routes and resolver")
     interface = plan["interface"]
     if not isinstance(interface, dict) or set(interface) != {"name", "mtu", "offload", "addresses"}:
         raise Fault("plan", "an interface has name, mtu, offload and addresses")
     if not isinstance(interface["name"], str) or not INTERFACE.match(interface["name"]):
-        raise Fault("plan", f"not an interface of ours: {interface['name']!r}")
-    if not isinstance(interface["mtu"], int) or not 1280 <= interface["mtu"] <= 65535:
-        raise Fault("plan", f"an MTU of {interface['mtu']!r}")
+        raise Fault("plan", f"not an interface of ours: {shown(interface['name'])}")
+    if type(interface["mtu"]) is not int or not 1280 <= interface["mtu"] <= 65535:
+        raise Fault("plan", f"an MTU of {shown(interface['mtu'])}")
     if not isinstance(interface["offload"], bool) or not isinstance(interface["addresses"], list):
         raise Fault("plan", "offload is a truth value, addresses are a list")
+    if len(interface["addresses"]) > MAX_ADDRESSES:
+        raise Fault("plan", f"an interface has at most {MAX_ADDRESSES} addresses")
     for address in interface["addresses"]:
-        if _network(address).num_addresses != 1:
+        network = _network(address)
+        if network.num_addresses != 1:
             raise Fault("plan", f"not a single address: {address}")
+        if not any(network.overlaps(own) for own in OWN_RANGES if own.version == network.version):
+            raise Fault("plan", f"not an address for a device of ours: {address}")
     if not isinstance(plan["routes"], list) or len(plan["routes"]) > MAX_ROUTES:
         raise Fault("plan", f"routes are a list of at most {MAX_ROUTES}")
     for route in plan["routes"]:
@@ -115,9 +153,47 @@ def check_plan(plan: Any) -> None:
 def _network(text: Any) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     try:
         # A scope ("%") may be any text; what is believed here goes to `ip -batch`.
-        return ipaddress.ip_network(text if isinstance(text, str) and "%" not in text else "")
+        network = ipaddress.ip_network(text if isinstance(text, str) and "%" not in text else "")
     except ValueError as error:
-        raise Fault("plan", f"no prefix: {text!r}") from error
+        raise Fault("plan", f"no prefix: {shown(text)}") from error
+    if str(network) != text:
+        # Others (masks, short forms) would be read once more by `ip`, perhaps as something else.
+        raise Fault("plan", f"{shown(text)} is to be written {network}")
+    return network
+
+
+def check_values(value: Any, depth: int = MAX_DEPTH) -> None:
+    """Refuse what no plan is made of, whatever its names are: fractions, huge numbers, text that cannot be written, depth.
+
+    Raises:
+        Fault: there is such a value.
+    """
+    if not depth:
+        raise Fault("plan", "a plan is not so deep")
+    if isinstance(value, dict):
+        for name, part in value.items():
+            check_values(name, depth - 1)
+            check_values(part, depth - 1)
+    elif isinstance(value, list):
+        for part in value:
+            check_values(part, depth - 1)
+    elif isinstance(value, str):
+        try:
+            zero = b"\0" in value.encode()
+        except UnicodeEncodeError:  # half a surrogate pair, as JSON may have it
+            zero = True
+        if zero:
+            raise Fault("plan", "text that cannot be written")
+    elif type(value) is int:
+        if abs(value) > MAX_NUMBER:
+            raise Fault("plan", "a number that is too large")
+    elif value is not None and not isinstance(value, bool):
+        raise Fault("plan", f"a plan has no {type(value).__name__} in it")
+
+
+def shown(value: Any) -> str:
+    """For an error's words: never long."""
+    return repr(value)[:100]
 
 
 def _check_route(text: Any) -> None:
@@ -125,7 +201,7 @@ def _check_route(text: Any) -> None:
     shortest = 4 if network.version == 4 else 8
     if network.prefixlen < shortest:
         raise Fault("plan", f"{network} is too much of the internet")
-    if network.is_loopback or network.is_link_local or network.is_multicast or network.is_unspecified:
+    if any(network.overlaps(never) for never in NEVER_ROUTED if never.version == network.version):
         raise Fault("plan", f"{network} is not to be routed")
 
 
@@ -135,6 +211,7 @@ def check_resolver(resolver: Any) -> None:
     Raises:
         Fault: it is not.
     """
+    check_values(resolver)
     if resolver is None:
         return
     kind = resolver.get("kind") if isinstance(resolver, dict) else None
@@ -148,13 +225,9 @@ def _check_file(resolver: dict[str, Any]) -> None:
     if set(resolver) != {"kind", "path", "content", "seen"}:
         raise Fault("plan", "a resolver file has path, content and what was seen in it")
     if resolver["path"] != RESOLVER_FILE:
-        raise Fault("plan", f"not a resolver file: {resolver['path']!r}")
+        raise Fault("plan", f"not a resolver file: {shown(resolver['path'])}")
     if not isinstance(resolver["content"], str) or len(resolver["content"]) > MAX_FILE:
         raise Fault("plan", f"a resolver file has at most {MAX_FILE} characters")
-    try:
-        octets(resolver["content"])
-    except UnicodeError as error:
-        raise Fault("plan", "a resolver file is text") from error
     if not isinstance(resolver["seen"], str):
         raise Fault("plan", "what was seen is a digest, or nothing")
 
@@ -162,8 +235,7 @@ def _check_file(resolver: dict[str, Any]) -> None:
 def _check_link(resolver: dict[str, Any]) -> None:
     if set(resolver) != {"kind", "server", "search", "domains", "everything"}:
         raise Fault("plan", "a resolver has server, search, domains and everything")
-    if _network(resolver["server"]).num_addresses != 1 or "/" in resolver["server"]:
-        raise Fault("plan", f"no address of a resolver: {resolver['server']!r}")
+    _check_address(resolver["server"])
     if not isinstance(resolver["everything"], bool):
         raise Fault("plan", "everything is a truth value")
     for key in ("search", "domains"):
@@ -177,21 +249,29 @@ def _check_hosts(resolver: dict[str, Any]) -> None:
     if set(resolver) != {"kind", "path", "lines"}:
         raise Fault("plan", "hosts have path and lines")
     if resolver["path"] != HOSTS_FILE:
-        raise Fault("plan", f"not a hosts file: {resolver['path']!r}")
+        raise Fault("plan", f"not a hosts file: {shown(resolver['path'])}")
     if not isinstance(resolver["lines"], list) or len(resolver["lines"]) > MAX_HOSTS_LINES:
         raise Fault("plan", f"lines are a list of at most {MAX_HOSTS_LINES}")
     for line in resolver["lines"]:
         if not isinstance(line, list) or len(line) < 2:
             raise Fault("plan", "a line is an address and names")
-        if _network(line[0]).num_addresses != 1 or "/" in line[0]:
-            raise Fault("plan", f"not a single address: {line[0]!r}")
+        _check_address(line[0])
         for name in line[1:]:
             _check_name(name)
 
 
+def _check_address(text: Any) -> None:
+    try:
+        address = ipaddress.ip_address(text if isinstance(text, str) and "%" not in text else "")
+    except ValueError as error:
+        raise Fault("plan", f"no address: {shown(text)}") from error
+    if str(address) != text:
+        raise Fault("plan", f"{shown(text)} is to be written {address}")
+
+
 def _check_name(name: Any) -> None:
     if not isinstance(name, str) or not NAME.match(name):
-        raise Fault("plan", f"not a name: {name!r}")
+        raise Fault("plan", f"not a name: {shown(name)}")
 
 
 CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
@@ -459,15 +539,6 @@ def encoded(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def octets(text: str) -> bytes:
-    """Of a file whose octets may be no UTF-8 (PEP 383).
-
-    Raises:
-        UnicodeError: the text is none of a file.
-    """
-    return text.encode(errors="surrogateescape")
-
-
 def partly(current: bytes, before: bytes, after: bytes) -> bool:
     """Whether we died in the midst of writing: the file is the beginning of one text, and behind it nothing or what the other has there."""
     if after.startswith(current):
@@ -657,7 +728,7 @@ def set_file(resolver: dict[str, Any], journal: Journal, step: dict[str, Any] | 
     Raises:
         Fault: it cannot be written, or it is not what the client saw.
     """
-    path, after = resolver["path"], octets(resolver["content"])
+    path, after = resolver["path"], resolver["content"].encode()
     target = os.path.realpath(path)
     record: dict[str, Any] = {"target": target, "after": encoded(after), "ours": digest(after)}
     try:
@@ -836,15 +907,116 @@ def start_guard(folder: str) -> int:
         os._exit(0)
 
 
+# -- who is at the other end -----------------------------------------------------------------------------------------
+
+#: struct ucred of unix(7): pid, uid, gid.
+UCRED = struct.Struct("iII")
+#: Room for one of them and for nothing else: descriptors that somebody passes in find no place and are closed by the kernel.
+UCRED_ROOM = socket.CMSG_SPACE(UCRED.size)
+
+
+def name_senders(channel: socket.socket) -> None:
+    """Have the kernel say who sent each piece. On both ends before anything is sent: what was sent earlier has no sender."""
+    if sys.platform == "linux":
+        channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+
+
+def sender(ancillary: list[tuple[int, int, bytes]]) -> int | None:
+    """Who sent what came with it, as a real user id; None: the kernel does not say.
+
+    Not SO_PEERCRED: of a pair of sockets it names on both ends who made the pair.
+    """
+    if sys.platform != "linux":
+        return None
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS) and len(data) >= UCRED.size:
+            pid, uid, _ = UCRED.unpack_from(data)
+            return int(uid) if pid > 0 else None  # 0: sent before senders were named, then as user 65534
+    return None
+
+
+def maker(xucred: bytes) -> int | None:
+    """macOS: who made the pair of sockets, from struct xucred of LOCAL_PEERCRED (sys/ucred.h); None: of an unknown version.
+
+    The kernel there does not name the sender of a piece; who made the pair is what can be known.
+    """
+    if len(xucred) < 8:
+        return None
+    version, uid = struct.unpack_from("=II", xucred)
+    return int(uid) if version == 0 else None
+
+
+def foreign_caller(environment: Mapping[str, str]) -> int | None:
+    """The user who had sudo (doas, pkexec) start this; None: root did.
+
+    Raises:
+        Fault: it cannot be known who.
+    """
+    if "DOAS_USER" in environment:
+        try:
+            return pwd.getpwnam(environment["DOAS_USER"]).pw_uid or None
+        except (KeyError, ValueError) as error:
+            raise Fault("protocol", "DOAS_USER is nobody") from error
+    for name in ("SUDO_UID", "PKEXEC_UID"):
+        if name in environment:
+            if not re.fullmatch(r"[0-9]{1,10}", environment[name]):
+                raise Fault("protocol", f"{name} is no number")
+            return int(environment[name]) or None
+    return None
+
+
+#: What a foreign caller might have taken: limit, what is wanted, the least that will do. With half a resolver file and no way to write the
+#: old one back nobody would be helped.
+LIMITS = (
+    (resource.RLIMIT_FSIZE, resource.RLIM_INFINITY, MAX_REQUEST),
+    (resource.RLIMIT_CPU, resource.RLIM_INFINITY, 3600),
+    (resource.RLIMIT_AS, resource.RLIM_INFINITY, 1 << 30),
+    (resource.RLIMIT_DATA, resource.RLIM_INFINITY, 1 << 28),
+    (resource.RLIMIT_NOFILE, 1024, 64),
+    (resource.RLIMIT_CORE, 0, 0),
+)
+
+
+def settle(foreign: bool) -> None:
+    """Leave what the caller chose for this process behind: a foreign one's environment, limits, folder, signals.
+
+    Raises:
+        Fault: the limits that he chose cannot be left.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass  # one of the three was closed, and some file of ours would have become it
+    os.close(descriptor)
+    os.chdir("/")
+    os.umask(0o022)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if not foreign:
+        return
+    os.environ.clear()
+    os.environ.update(PATH=PROGRAMS, LC_ALL="C")
+    for limit, value, least in LIMITS:
+        try:
+            resource.setrlimit(limit, (value, value))
+            continue
+        except (ValueError, OSError):  # a container's root may not go beyond what the caller has left
+            hard = resource.getrlimit(limit)[1]
+            resource.setrlimit(limit, (hard, hard))
+        if hard != resource.RLIM_INFINITY and hard < least:
+            raise Fault("host", "the limits of this process (ulimit) are too low")
+
+
 # -- serving -------------------------------------------------------------------------------------------------------
 
 
 class Service:
     """Answers one client until it is gone, then undoes."""
 
-    def __init__(self, channel: socket.socket, folder: str) -> None:
+    def __init__(self, channel: socket.socket, folder: str, users: frozenset[int] = frozenset({0})) -> None:
+        name_senders(channel)
+        channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", SEND_SECONDS, 0))
         self._channel = channel
         self._folder = folder
+        self._users = users
         self._journal: Journal | None = None
         self._waiting = b""
         self._guard = -1
@@ -866,18 +1038,27 @@ class Service:
         while b"\n" not in self._waiting:
             if self._beats and not self._given_back and not select.select([self._channel], [], [], SILENCE_SECONDS)[0]:
                 self._give_back()
-            try:
-                data = self._channel.recv(65536)
-            except ConnectionError:
-                return None
+            data = self._piece()
             if not data or len(self._waiting) > MAX_REQUEST:
                 return None
             self._waiting += data
         line, _, self._waiting = self._waiting.partition(b"\n")
         try:
-            return json.loads(line)
+            # As text: JSON in octets might also be UTF-16.
+            request = json.loads(line.decode(), object_pairs_hook=each_once)
         except (ValueError, RecursionError):
             return {}
+        return {} if request is None else request
+
+    def _piece(self) -> bytes:
+        """Octets of the client's; none: it is gone, or somebody else has a hand in it."""
+        try:
+            data, ancillary, flags, _ = self._channel.recvmsg(65536, UCRED_ROOM)
+        except ConnectionError:
+            return b""
+        if sys.platform == "linux" and (flags & socket.MSG_CTRUNC or sender(ancillary) not in self._users):
+            return b""
+        return data
 
     def _beat(self) -> None:
         self._beats = self._journal is not None
@@ -913,7 +1094,7 @@ class Service:
             elif what == "undo":
                 answer = {"done": self._undo()}
             else:
-                raise Fault("protocol", f"unknown request {what!r}")
+                raise Fault("protocol", f"unknown request {shown(what)}")
         except Fault as fault:
             self._send({"ok": False, "kind": fault.kind, "error": str(fault)})
             return
@@ -979,6 +1160,18 @@ class Service:
                 os.close(descriptor)  # the client's copy alone keeps the device alive
 
 
+def each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose names are all different: of two the reader would choose one.
+
+    Raises:
+        ValueError: they are not.
+    """
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name twice")
+    return found
+
+
 def stop(number: int, frame: object) -> NoReturn:
     """A signal ends the helper by way of its undo."""
     raise SystemExit(0)
@@ -986,13 +1179,20 @@ def stop(number: int, frame: object) -> NoReturn:
 
 def main(arguments: list[str] | None = None) -> int:
     """Serve on standard input, or replay; 0 when it went well."""
-    parser = argparse.ArgumentParser(prog="helper", description="The host helper of ktctl.")
+    parser = argparse.ArgumentParser(prog="helper", description="The host helper of ktctl.", allow_abbrev=False)
     parser.add_argument("--state-dir", default=DEFAULT_STATE)
     parser.add_argument("--replay", action="store_true", help="undo what dead helpers left, say what in JSON, and end")
+    parser.add_argument("--user", type=int, default=0, metavar="UID", help="who is heard besides root")
     options = parser.parse_args(arguments)
     try:
+        caller = foreign_caller(os.environ)
+        if caller is not None and (options.state_dir != DEFAULT_STATE or options.user):
+            # A folder of one's own choice might hold a journal of one's own making.
+            raise Fault("protocol", "only root chooses the state folder and the user")
+        folder = os.path.abspath(options.state_dir)
+        settle(foreign=caller is not None or bool(options.user))
         if options.replay:
-            print(json.dumps({"ok": True, "done": replay(options.state_dir)}))
+            print(json.dumps({"ok": True, "done": replay(folder)}))
             return 0
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, stop)
@@ -1000,14 +1200,30 @@ def main(arguments: list[str] | None = None) -> int:
             os.setsid()  # Ctrl-C in the terminal is for the client, which tells us; sudo has asked its question by now
         except OSError:
             pass  # a session leader already
-        channel = socket.socket(fileno=os.dup(0))
-        if channel.family != socket.AF_UNIX:
-            raise Fault("protocol", "standard input is no Unix socket; ktctl starts this program")
-        Service(channel, options.state_dir).run()
+        channel = client_channel()
+        users = frozenset({0, options.user if caller is None else caller})
+        if sys.platform == "darwin" and maker(channel.getsockopt(0, 1, 76)) not in users:  # SOL_LOCAL, LOCAL_PEERCRED
+            raise Fault("protocol", "whoever made the socket has no business here")
+        Service(channel, folder, users).run()
     except (Fault, OSError) as fault:
         print(json.dumps({"ok": False, "kind": getattr(fault, "kind", "host"), "error": str(fault)}))
         return 1
     return 0
+
+
+def client_channel() -> socket.socket:
+    """Standard input.
+
+    Raises:
+        Fault: it is not what ktctl makes of it.
+    """
+    try:
+        channel = socket.socket(fileno=os.dup(0))
+    except OSError as error:
+        raise Fault("protocol", "standard input is no socket; ktctl starts this program") from error
+    if channel.family != socket.AF_UNIX or channel.type != socket.SOCK_STREAM:
+        raise Fault("protocol", "standard input is no Unix stream socket; ktctl starts this program")
+    return channel
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 
 from kt_net.addr import IPAddress, IPPrefix, collapse, subtract
 from kt_net.errors import RouteConflict
+from kt_net.host.helper import NEVER_ROUTED
 from kt_net.host.naming import Way
 from kt_net.host.routes import Route
 
@@ -94,7 +95,7 @@ def plan_host(
     Raises:
         RouteConflict: a prefix overlaps a route of this machine; names both and the interface.
     """
-    chosen = subtract(prefixes, list(excluded)) if routed else []
+    chosen = subtract(prefixes, [*excluded, *NEVER_ROUTED]) if routed else []
     wanted = subtract(chosen, [ipaddress.ip_network(hole) for hole in holes])
     if not allow_conflicts:
         for prefix in chosen:

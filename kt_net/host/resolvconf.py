@@ -54,7 +54,7 @@ def rewrite(text: str, *, nameserver: str, search_first: tuple[str, ...]) -> str
     """A resolv.conf with `nameserver` alone, `search_first` before the machine's own search list, and its options kept."""
     old = parse_resolv_conf(text)
     search = list(search_first) + [domain for domain in old.search if domain not in search_first]
-    lines = [MARK, f"nameserver {nameserver}", f"search {' '.join(search)}"]
+    lines = [MARK, f"nameserver {nameserver}", f"search {' '.join(filter(str.isascii, search))}"]
     if old.options:
-        lines.append(f"options {' '.join(old.options)}")
+        lines.append(f"options {' '.join(filter(str.isascii, old.options))}")
     return "\n".join(lines) + "\n"

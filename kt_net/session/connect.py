@@ -399,7 +399,9 @@ class ConnectSession:
         except KtError as error:
             failed = error
         try:
-            return replay_leftovers(self._options.state_folder)  # the helper is dead, but not its journal
+            return replay_leftovers(
+                self._options.state_folder, may_ask=False
+            )  # the helper is dead, but not its journal
         except KtError:
             return [f"this machine: {failed}; run: sudo ktctl disconnect"]
 

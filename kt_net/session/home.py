@@ -19,7 +19,13 @@ _CARRIERS = "carriers.json"
 
 def home() -> Path:
     """~/.kt, as KT Connect has it."""
-    return Path(os.environ.get(ENVIRONMENT) or Path.home() / ".kt")
+    given = os.environ.get(ENVIRONMENT)
+    if given:
+        return Path(given)
+    try:
+        return Path.home() / ".kt"
+    except RuntimeError:  # neither HOME nor an entry for this user, as in a container
+        return Path("/.kt")
 
 
 def control_socket() -> Path:
@@ -55,7 +61,11 @@ class Claim:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._file = os.open(folder / "connect.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise HostRefused(f"cannot write to {folder}", why=error.strerror or str(error)) from error
+            raise HostRefused(
+                f"cannot write to {folder}",
+                why=error.strerror or str(error),
+                next_step=f"set {ENVIRONMENT} to a folder that this user may write to",
+            ) from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

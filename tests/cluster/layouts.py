@@ -53,6 +53,7 @@ echo 'systemd-resolve:x:{user}:' >> /etc/group
 chown {user}:{user} /run/systemd/resolve
 printf '[Resolve]\\nDNS={world}\\nDomains=corp.test\\nLLMNR=no\\nMulticastDNS=no\\nDNSSEC=no\\n' > /etc/systemd/resolved.conf
 ln -sf ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf
+mount -t overlay -o lowerdir={binaries}:/usr/bin overlay /usr/bin
 dbus-daemon --config-file={bus} --nofork --nopidfile &
 while [ ! -S /run/dbus/system_bus_socket ]; do sleep 0.02; done
 LD_LIBRARY_PATH={library} {programs}/lib/systemd/systemd-resolved &
@@ -64,20 +65,16 @@ _HOLD = "touch {folder}/ready\nexec sleep 2147483647\n"
 class LayoutBackend(LabBackend):
     """The lab's cluster, seen from a machine with another layout."""
 
-    def __init__(self, lab: LabBackend, pid: int, path: str) -> None:
+    def __init__(self, lab: LabBackend, pid: int) -> None:
         self.lab = lab.lab
         self.kubeconfig = lab.kubeconfig
         self.python_image = lab.python_image
         self.pid = pid
-        self._path = path
 
     def laptop_argv(self, command: list[str]) -> list[str]:
         """See `Backend`."""
         inside = super().laptop_argv(command)
-        words = [f"--target={self.pid}" if word.startswith("--target=") else word for word in inside]
-        return [
-            f"PATH={self._path}:{word.removeprefix('PATH=')}" if word.startswith("PATH=") else word for word in words
-        ]
+        return [f"--target={self.pid}" if word.startswith("--target=") else word for word in inside]
 
     def read(self, path: str) -> bytes:
         """A file as this machine sees it."""
@@ -99,7 +96,7 @@ def layout(lab: LabBackend, kind: str, folder: Path) -> Iterator[LayoutBackend]:
         command = binaries / "resolvectl"
         command.write_text(f'#!/bin/sh\nLD_LIBRARY_PATH={library} exec {programs}/usr/bin/resolvectl "$@"\n')
         command.chmod(0o755)
-        values |= {"programs": programs, "library": library, "bus": bus}
+        values |= {"programs": programs, "library": library, "bus": bus, "binaries": binaries}
         script += _RESOLVED
     laptop = lab.laptop_argv(["unshare", "--mount", "--propagation", "private", "sh", "-c"])
     with log.open("wb") as output:
@@ -112,7 +109,7 @@ def layout(lab: LabBackend, kind: str, folder: Path) -> Iterator[LayoutBackend]:
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < limit, log.read_text()
             time.sleep(0.02)
-        yield LayoutBackend(lab, process.pid, str(binaries))
+        yield LayoutBackend(lab, process.pid)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

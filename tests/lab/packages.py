@@ -37,6 +37,7 @@ PACKAGES = {
     "musl-tools": "/usr/bin/musl-gcc",
     "python3": "/usr/bin/python3",
     "util-linux": "/usr/bin/nsenter",
+    "sudo": "/usr/bin/sudo",
 }
 
 

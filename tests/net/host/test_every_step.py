@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from kt_net.host.client import replay_leftovers
+from kt_net.host.client import channel_pair, replay_leftovers
 from tests.net.host.test_helper import picture, plan, wait_same
 from tests.net.host.test_ways import etc_of_ones_own, seen, way
 from tests.net.namespaces import run_inside
@@ -61,7 +61,7 @@ helper.Service(socket.socket(fileno=os.dup(0)), sys.argv[1]).run()
 
 def killed_at(at: int, guarded: bool, kind: str, state: str) -> dict[str, Any]:
     before = (picture(), seen())
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    ours, theirs = channel_pair()
     arguments = [sys.executable, "-c", HELPER, state, str(at), "guarded" if guarded else "alone"]
     with subprocess.Popen(arguments, stdin=theirs.fileno()) as process:
         theirs.close()

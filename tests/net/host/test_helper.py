@@ -7,7 +7,6 @@ import ipaddress
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from typing import Any
 import pytest
 
 from kt_net.errors import HelperProtocolError, HostRefused, KtError
-from kt_net.host.client import HELPER, HostHelper, leftovers, replay_leftovers
+from kt_net.host.client import HELPER, HostHelper, channel_pair, leftovers, replay_leftovers
 from kt_net.host.helper import SILENCE_SECONDS
 from kt_net.host.naming import ResolverFile, Way, digest
 from kt_net.host.plan import HostPlan
@@ -310,7 +309,7 @@ def foreign_octets(state: str) -> list[Any]:
         b"\xff\xfe\n",
         b"[" * 5000 + b"\n",
     ):
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours, theirs = channel_pair()
         process = subprocess.Popen([sys.executable, "-I", str(HELPER), "--state-dir", state], stdin=theirs.fileno())
         theirs.close()
         ours.sendall(data)
