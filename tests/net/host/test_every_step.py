@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from kt_net.host.client import channel_pair, replay_leftovers
-from tests.net.host.test_helper import picture, plan, wait_same
+from tests.net.host.test_helper import picture, plan
 from tests.net.host.test_ways import etc_of_ones_own, seen, way
 from tests.net.namespaces import run_inside
 
@@ -77,7 +77,9 @@ def killed_at(at: int, guarded: bool, kind: str, state: str) -> dict[str, Any]:
         code = process.wait(10)
     if not guarded:
         replay_leftovers(state)
-    same = wait_same(before[0]) and seen() == before[1]
+    limit = time.monotonic() + 1.0
+    while not (same := (picture(), seen()) == before) and time.monotonic() < limit:
+        time.sleep(0.01)
     ours.close()
     limit = time.monotonic() + 5
     while left := [entry.name for entry in Path(state).iterdir()]:
