@@ -228,7 +228,8 @@ class ConnectSession:
                         engine.session_event(event)
 
             engine.pump = pump
-            _ResolverTimers(loop, resolver)
+            _QuietTimers(loop, resolver)
+            _QuietTimers(loop, relay)
             Beats(loop, self._helper.beat, seconds=BEAT_SECONDS)
             self._driver = DeviceDriver(loop, device, stack)
             done.set()
@@ -327,11 +328,11 @@ class ConnectSession:
             return [f"this machine: {failed}; run: sudo ktctl disconnect"]
 
 
-class _ResolverTimers:
-    """The resolver's timers on the loop; its events are moved by the relay's pump."""
+class _QuietTimers:
+    """The timers of a quiet part on the loop; its events are moved by the relay's pump."""
 
-    def __init__(self, loop: Any, resolver: Resolver) -> None:
-        self._resolver = resolver
+    def __init__(self, loop: Any, quiet: Resolver | Relay) -> None:
+        self._quiet = quiet
         loop.add(self)
 
     def pump(self, *, now: float) -> None:
@@ -339,11 +340,11 @@ class _ResolverTimers:
 
     def next_timer(self) -> float | None:
         """See `Part`."""
-        return self._resolver.next_timer()
+        return self._quiet.next_timer()
 
     def handle_timer(self, *, now: float) -> None:
         """See `Part`."""
-        self._resolver.handle_timer(now=now)
+        self._quiet.handle_timer(now=now)
 
 
 def cluster_domain(pod_dns: ResolvConf) -> str:
