@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from kt_net.addr import IPAddress, IPPrefix, collapse
@@ -79,19 +80,28 @@ def parse_prefixes(words: Iterable[str], flag: str) -> tuple[IPPrefix, ...]:
 
 
 def detect_ranges(api: HttpKubeApi, namespace: str) -> ClusterRanges:
-    """The ranges, by the best source that the account may ask."""
-    services, services_from = _services(api, namespace)
-    pods, pods_from = _pods(api, namespace)
+    """The ranges, by the best source that the account may ask.
+
+    Raises:
+        KtError: the API server does not answer, or does not know the account.
+    """
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="ktctl-ranges") as pool:
+        asked = pool.submit(_services, api, namespace)  # beside the pods: in a large cluster both take seconds
+        pods, pods_from = _pods(api, namespace)
+        services, services_from = asked.result()
     return ClusterRanges(tuple(collapse(pods)), tuple(collapse(services)), pods_from, services_from)
 
 
 def inferred(addresses: Iterable[IPAddress], lengths: dict[int, int], known: list[IPPrefix]) -> list[IPPrefix]:
-    """Prefixes around the addresses that no known one has."""
-    found: list[IPPrefix] = []
+    """Prefixes around the addresses that no known one has; in the order of the addresses."""
+    around: dict[tuple[int, int], IPPrefix] = {}
     for address in addresses:
-        if not any(address in prefix for prefix in (*known, *found) if prefix.version == address.version):
-            found.append(ipaddress.ip_network(f"{address}/{lengths[address.version]}", strict=False))
-    return found
+        version = address.version
+        length = lengths[version]
+        key = version, int(address) >> (address.max_prefixlen - length)
+        if key not in around and not any(prefix.version == version and address in prefix for prefix in known):
+            around[key] = ipaddress.ip_network((address, length), strict=False)
+    return list(around.values())
 
 
 def _services(api: HttpKubeApi, namespace: str) -> tuple[list[IPPrefix], str]:
