@@ -106,6 +106,10 @@ class Routing:
         before, self._services[namespace] = self._services.get(namespace), frozenset(services)
         return self._services[namespace] != before
 
+    def update_prefixes(self, prefixes: Iterable[IPPrefix]) -> None:
+        """The ranges that the cluster has now."""
+        self._prefixes = tuple(prefixes)
+
     @property
     def ambiguous(self) -> frozenset[str]:
         """Namespaces that are called like a top-level domain: below them only Services that are there belong to the cluster."""

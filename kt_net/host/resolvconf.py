@@ -42,6 +42,18 @@ def parse_resolv_conf(text: str) -> ResolvConf:
     return ResolvConf(tuple(nameservers), search, tuple(options))
 
 
+def machines_own(text: str, before: ResolvConf, *, ours: str) -> tuple[str, ...]:
+    """The machine's own name servers, when its file may be the one that we wrote.
+
+    Args:
+        before: what the file said before we wrote it.
+        ours: address of our resolver.
+    """
+    if text.startswith(MARK):
+        return before.nameservers
+    return tuple(server for server in parse_resolv_conf(text).nameservers if server != ours)
+
+
 def _is_address(text: str) -> bool:
     try:
         ipaddress.ip_address(text.partition("%")[0])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import builtins
 import contextlib
 import email.utils
+import gc
 import json
 import socket
 import time
@@ -154,7 +155,8 @@ class HttpKubeApi:
                 continue
             if response.status >= 400:
                 raise refusal(response.status, response.data, what)
-            page = _parsed(response.data, what)
+            with _without_collector():
+                page = _parsed(response.data, what)
             yield page
             following = str(page.get("metadata", {}).get("continue") or "")
             if not following:
@@ -289,6 +291,18 @@ def url_path(kind: str, namespace: str | None, name: str = "") -> str:
     group, plural, namespaced = KINDS[kind]
     place = f"namespaces/{namespace}/" if namespaced and namespace else ""
     return f"{group}/{place}{plural}" + (f"/{name}" if name else "")
+
+
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """What JSON becomes has no cycles: while a page of it is parsed, looking for some takes as long again as parsing."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def _continue_of(status: bytes) -> str:

@@ -29,7 +29,8 @@ from kt_net.drivers.names import MachineNames
 from kt_net.errors import HostRefused, KtError, ObjectMissing
 from kt_net.host.client import DEFAULT_STATE, HostHelper, replay_leftovers
 from kt_net.host.plan import RESOLVER_CANDIDATES, RESOLVER_FILE, HostPlan, free_address, plan_host
-from kt_net.host.resolvconf import ResolvConf, parse_resolv_conf
+from kt_net.host.reroute import Range, Situation
+from kt_net.host.resolvconf import MARK, ResolvConf, machines_own, parse_resolv_conf
 from kt_net.host.routes import Route, read_routes
 from kt_net.kube.api import HttpKubeApi
 from kt_net.kube.config import Cluster, load_cluster
@@ -39,6 +40,8 @@ from kt_net.relay.relay import MachineQuestion, Relay
 from kt_net.session.directory import Directory
 from kt_net.session.engine import Engine, Progress, SessionOptions
 from kt_net.session.explain import Explainer
+from kt_net.session.growth import PODS, SERVICES, Growth
+from kt_net.session.keeper import RouteKeeper
 from kt_net.stack import Stack, StackConfig
 from kt_net.stats import SessionStats, TunnelStats
 from kt_net.tun.linux import TunDevice
@@ -95,6 +98,8 @@ class ConnectSession:
         self._started = monotonic()
         self._directory: Directory | None = None
         self._explainer: Explainer | None = None
+        self._keeper: RouteKeeper | None = None
+        self._growth: Growth | None = None
         self._closing = threading.Lock()
         self._closed = False
 
@@ -147,6 +152,7 @@ class ConnectSession:
         text = Path(RESOLVER_FILE).read_text()
         own = parse_resolv_conf(text)
         resolver_address = free_address(RESOLVER_CANDIDATES, prefixes, routes)
+        api_server = engine.cluster.addresses()
         domains = names.cluster_domains or (cluster_domain(pod_dns),)
         domain = domains[0]
         namespace = engine.cluster.namespace
@@ -159,7 +165,7 @@ class ConnectSession:
             prefixes=prefixes,
             excluded=chosen.excluded,
             routed=chosen.routed,
-            holes=_holes(engine.cluster, own, routes),
+            holes=_holes(api_server, own.nameservers, routes),
             routes=routes,
             resolver=resolver_address,
             resolv_conf=text,
@@ -188,6 +194,7 @@ class ConnectSession:
             {Upstream.CLUSTER: " ".join(pod_dns.nameservers), Upstream.MACHINE: " ".join(own.nameservers)},
         )
         self._directory = Directory(engine.loop, engine.api, resolver)
+        self._keep(engine, ranges, routing, routes, api_server, own, {4} if applied.skipped else {4, 6})
         self._progress(f"device {INTERFACE}, {len(self._plan.routes)} routes")
         self._progress(f"names by {self._resolver_address}, search {' '.join(self._search)}")
 
@@ -241,6 +248,58 @@ class ConnectSession:
 
     # -- while it runs
 
+    def _keep(
+        self,
+        engine: Engine,
+        ranges: ClusterRanges,
+        routing: Routing,
+        routes: list[Route],
+        api_server: list[IPAddress],
+        own: ResolvConf,
+        versions: set[int],
+    ) -> None:
+        """Follow the cluster's ranges and this machine's routes from now on."""
+        chosen = self._options.ranges
+        reached = [Range(SERVICES, one) for one in ranges.services] + [
+            Range("included", one) for one in chosen.included
+        ]
+        reached += [Range(PODS, one) for one in ranges.pods] if chosen.pods else []
+
+        def holes(now: list[Route]) -> list[IPAddress]:
+            try:
+                text = Path(RESOLVER_FILE).read_text(errors="replace")
+            except OSError:
+                text = MARK  # it is being replaced, or gone
+            return _holes(api_server, machines_own(text, own, ours=self._resolver_address), now)
+
+        keeper = RouteKeeper(
+            self._helper,
+            Situation(
+                ranges=tuple(reached if chosen.routed else ()),
+                excluded=chosen.excluded,
+                resolver=ipaddress.ip_address(self._resolver_address),
+                holes=frozenset(_holes(api_server, own.nameservers, routes)),
+                routes=tuple(routes),
+                versions=frozenset(versions),
+            ),
+            interface=INTERFACE,
+            holes=holes,
+            progress=self._progress,
+        )
+
+        known = ranges.all()
+
+        def grown(kind: str, prefixes: list[IPPrefix]) -> None:
+            keeper.grow(kind, prefixes)
+            known.extend(prefixes)
+            engine.loop.call_soon(lambda: routing.update_prefixes(known))
+
+        self._keeper = keeper
+        keeper.start()
+        engine.lanes.changed = keeper.look
+        if chosen.routed:
+            self._growth = Growth(engine.api, engine.cluster.namespace, ranges, pods=chosen.pods, grown=grown)
+
     def wait(self, stop: threading.Event) -> None:
         """Until `stop` is set.
 
@@ -267,7 +326,7 @@ class ConnectSession:
             namespace=engine.cluster.namespace,
             pod=engine.shadow.pod,
             device=plan.interface,
-            routes=tuple(str(route) for route in plan.routes),
+            routes=tuple(str(route) for route in (self._keeper.routed() if self._keeper is not None else plan.routes)),
             resolver=self._resolver_address,
             search=self._search,
             connected_s=now - self._started,
@@ -309,6 +368,10 @@ class ConnectSession:
         said: list[str] = []
         if self._directory is not None:
             self._directory.close()
+        if self._growth is not None:
+            self._growth.close()
+        if self._keeper is not None:
+            self._keeper.close()
         if self._engine is not None and self._driver is not None:
             self._engine.loop.call_soon(self._driver.detach)
         said += self._restore_machine()
@@ -355,10 +418,10 @@ def cluster_domain(pod_dns: ResolvConf) -> str:
     return DEFAULT_DOMAIN
 
 
-def _holes(cluster: Cluster, own: ResolvConf, routes: list[Route]) -> list[IPAddress]:
+def _holes(api_server: list[IPAddress], nameservers: tuple[str, ...], routes: list[Route]) -> list[IPAddress]:
     """What must stay reached as it is: the API server, this machine's resolvers, its gateways."""
-    holes = set(cluster.addresses())
-    holes |= {ipaddress.ip_address(server.partition("%")[0]) for server in own.nameservers}
+    holes = set(api_server)
+    holes |= {ipaddress.ip_address(server.partition("%")[0]) for server in nameservers}
     holes |= {route.gateway for route in routes if route.gateway is not None}
     return sorted(holes, key=lambda address: (address.version, int(address)))
 

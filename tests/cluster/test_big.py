@@ -18,7 +18,7 @@ from kt_net.kube.ranges import detect_ranges
 from tests.cluster.backend import LabBackend
 from tests.cluster.crowd import NAMESPACE, crowd, pod_address
 
-PODS = 1200
+PODS = 1100
 NTH = 100
 ROLE = Path(__file__).parents[2] / "deploy" / "developer-role.yaml"
 
@@ -29,6 +29,7 @@ def many(backend: LabBackend) -> Iterator[str]:
     with crowd(backend, services=3, pods=PODS, nth=NTH) as namespace:
         backend.kubectl("create", "-n", namespace, "-f", "-", given=ROLE.read_text().partition("\n---")[0])
         backend.kubectl("create", "rolebinding", "crowded", "-n", namespace, "--role=ktctl-developer", "--user=crowded")
+        forget(backend)
         yield namespace
 
 
@@ -87,7 +88,6 @@ def test_ranges_from_several_pages(many: str, lab: LabBackend, variant: Callable
 @pytest.mark.parametrize("how", ["list", "list_at"])
 def test_a_page_that_came_too_late(many: str, lab: LabBackend, how: str) -> None:
     """The API server has forgotten how the list began (410): the rest comes as it is now."""
-    forget(lab)
     api = Watched(str(lab.kubeconfig), old=True)
     if how == "list":
         names = [found["metadata"]["name"] for found in api.list("Pod", many)]
