@@ -122,7 +122,8 @@ class RouteKeeper:
                 missing = set(action.add) - dataclasses.replace(after, routes=tuple(routes)).present(self._interface)
                 if missing:
                     trouble = True
-                    self._say(f"no route to {', '.join(map(str, sorted(missing, key=str)))}: {said}")
+                    why = said.partition("\n")[0]
+                    self._say(f"no route to {', '.join(map(str, sorted(missing, key=str)))}: {why}")
         self._known = dataclasses.replace(after, routes=tuple(routes)) if changed else after
 
     def _accepted(self, routes: list[Route]) -> list[Range]:
