@@ -258,6 +258,19 @@ def _question_end(query: bytes) -> int | None:
     return at + 5 if at + 5 <= len(query) else None
 
 
+def answers_to(message: bytes, query: bytes) -> bool:
+    """Whether `message` is an answer to `query`: its id, and its question, which some servers leave out of an error."""
+    if len(message) < _HEADER_OCTETS or message[:2] != query[:2] or not message[2] & 0x80:
+        return False
+    if message[4:6] == b"\0\0":
+        return bool(message[3] & 0x0F)
+    end = _question_end(query)
+    if end is None:
+        return False
+    name = slice(_HEADER_OCTETS, end - 4)
+    return message[name].lower() == query[name].lower() and message[end - 4 : end] == query[end - 4 : end]
+
+
 def truncated(answer: bytes, limit: int) -> bytes:
     """An answer that fits `limit` octets: as it is, or its header and question with TC set (RFC 2181 section 9)."""
     if len(answer) <= limit:

@@ -142,6 +142,10 @@ class Routing:
         """Whether an Ingress has it: itself, or by a wildcard for its first label (Kubernetes doc, "Ingress", hostname wildcards)."""
         return name in self._hosts or f"*.{name.partition('.')[2]}" in self._hosts
 
+    def update_prefixes(self, prefixes: Iterable[IPPrefix]) -> None:
+        """The ranges that the cluster has now."""
+        self._prefixes = tuple(prefixes)
+
     @property
     def ambiguous(self) -> frozenset[str]:
         """Namespaces that are called like a top-level domain: below them only Services that are there belong to the cluster."""

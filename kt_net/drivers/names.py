@@ -1,8 +1,9 @@
 """Asks this machine's own resolver what is not the cluster's business.
 
-One UDP socket a question (its random port is part of the defence against forged answers, RFC 5452 section 4.5), or one TCP connection.
+One UDP socket a question and server (its random port is part of the defence against forged answers, RFC 5452 section 4.5), or one TCP
+connection. A server that is silent keeps its socket while the next one is asked: it may be slow only.
 
-Not here: which question goes where (kt_net.dns), parsing.
+Not here: which question goes where and which server is next (kt_net.dns), parsing.
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ import socket
 from collections import deque
 from collections.abc import Callable
 
+from kt_net.dns.messages import answers_to
 from kt_net.dns.resolver import Transport
+from kt_net.dns.servers import Servers, Turns
 from kt_net.drivers.loop import READ, WRITE, Loop
 from kt_net.relay.names import DNS_PORT, MessageSplitter, framed_message
 from kt_net.relay.relay import MachineQuestion
 
-#: Seconds for one server before the next is asked (resolv.conf(5) has 5; the first answers in time or is down).
-SERVER_SECONDS = 2.0
 #: Questions on their way at once; more are failed at once.
 MAX_QUESTIONS = 512
+#: Sockets at once; beyond them a question has one at a time (a process may have 1024 descriptors).
+MAX_SOCKETS = 640
 MAX_ANSWER_OCTETS = 65535
 
 Outcome = Callable[[int, bytes | None], None]
@@ -36,24 +39,25 @@ class MachineNames:
 
     def __init__(self, loop: Loop, servers: tuple[str, ...], outcome: Outcome) -> None:
         self._loop = loop
-        self._servers = servers
+        self._servers = Servers(servers)
         self._outcome = outcome
         self._questions: dict[int, _Question] = {}
         self._failed: deque[int] = deque()
+        self._sockets = 0
         loop.add(self)
 
     def use(self, servers: tuple[str, ...]) -> None:
         """Other servers from now on; on the loop's thread."""
-        self._servers = servers
+        self._servers = Servers(servers)
 
     def ask(self, question: MachineQuestion, *, now: float) -> None:
-        """Ask the first server; the others in turn when it is silent."""
+        """Ask one server; the others in turn while there is no answer."""
         if len(self._questions) >= MAX_QUESTIONS:
             self._failed.append(question.ask)
             return
-        asked = _Question(question, deque(self._servers))
+        asked = _Question(question, self._servers.turns(again=question.transport is Transport.UDP))
         self._questions[question.ask] = asked
-        self._next_server(asked, now=now)
+        self._next(asked, now=now)
 
     def pump(self, *, now: float) -> None:
         """See `Part`."""
@@ -64,80 +68,121 @@ class MachineNames:
         """See `Part`."""
         if self._failed:
             return 0.0
-        return min((question.deadline for question in self._questions.values()), default=None)
+        return min((question.turns.due for question in self._questions.values()), default=None)
 
     def handle_timer(self, *, now: float) -> None:
         """See `Part`."""
-        for question in [question for question in self._questions.values() if question.deadline <= now]:
-            self._next_server(question, now=now)
+        for question in [question for question in self._questions.values() if question.turns.due <= now]:
+            self._next(question, now=now)
 
-    def _next_server(self, asked: _Question, *, now: float) -> None:
-        self._drop_socket(asked)
-        while asked.servers:
-            server = asked.servers.popleft()
+    def _next(self, asked: _Question, *, now: float) -> None:
+        while (servers := asked.turns.take(now=now)) is not None:
+            if not servers:
+                return
+            if self._sockets >= MAX_SOCKETS:
+                self._drop_sockets(asked)  # rather than none at all
             try:
-                asked.connect(server)
+                self._send(asked, servers[0])
+                return
             except (OSError, ValueError):
-                continue
-            asked.deadline = now + SERVER_SECONDS
-            interest = WRITE if asked.unsent else READ
-            self._loop.watch(asked.fileno(), interest, lambda mask: self._ready(asked))
-            return
-        ask = asked.question.ask
+                self._lost(asked, servers[0])
+        ask, second_best = asked.question.ask, asked.turns.second_best
         self._end(asked)
-        self._failed.append(ask)
+        if second_best is None:
+            self._failed.append(ask)
+        else:
+            self._outcome(ask, second_best)
 
-    def _ready(self, asked: _Question) -> None:
-        try:
-            answer = asked.progress()
-        except OSError:
-            self._next_server(asked, now=self._loop.now())
+    def _send(self, asked: _Question, server: str) -> None:
+        known = asked.attempts.get(server)
+        if known is not None:
+            known.send_again()
             return
-        if answer is not None:
-            ask = asked.question.ask
-            self._end(asked)
-            self._outcome(ask, answer)
-        elif not asked.unsent:
-            self._loop.watch(asked.fileno(), READ, lambda mask: self._ready(asked))
+        attempt = _Attempt(asked.question, server)
+        asked.attempts[server] = attempt
+        self._sockets += 1
+        attempt.connect()
+        interest = WRITE if attempt.unsent else READ
+        self._loop.watch(attempt.fileno(), interest, lambda mask: self._ready(asked, attempt))
 
-    def _drop_socket(self, asked: _Question) -> None:
-        if asked.socket is not None:
-            self._loop.watch(asked.fileno(), 0, lambda mask: None)
-            asked.socket.close()
-            asked.socket = None
+    def _ready(self, asked: _Question, attempt: _Attempt) -> None:
+        try:
+            answer = attempt.progress()
+        except OSError:
+            self._lost(asked, attempt.server)
+            if not asked.turns.waiting:
+                self._next(asked, now=self._loop.now())
+            return
+        if answer is None:
+            if not attempt.unsent:
+                self._loop.watch(attempt.fileno(), READ, lambda mask: self._ready(asked, attempt))
+        elif not asked.turns.receive(attempt.server, answer):
+            self._drop_socket(asked, attempt.server)
+            self._next(asked, now=self._loop.now())
+        else:
+            self._servers.answered(attempt.server)
+            self._end(asked)
+            self._outcome(asked.question.ask, answer)
+
+    def _lost(self, asked: _Question, server: str) -> None:
+        self._drop_socket(asked, server)
+        asked.turns.lost(server)
+
+    def _drop_socket(self, asked: _Question, server: str) -> None:
+        attempt = asked.attempts.pop(server, None)
+        if attempt is not None:
+            self._sockets -= 1
+            self._loop.watch(attempt.fileno(), 0, lambda mask: None)
+            attempt.close()
+
+    def _drop_sockets(self, asked: _Question) -> None:
+        for server in list(asked.attempts):
+            self._drop_socket(asked, server)
 
     def _end(self, asked: _Question) -> None:
-        self._drop_socket(asked)
+        self._drop_sockets(asked)
         self._questions.pop(asked.question.ask, None)
 
 
 class _Question:
     """One question on its way to one server after the other."""
 
-    def __init__(self, question: MachineQuestion, servers: deque[str]) -> None:
+    def __init__(self, question: MachineQuestion, turns: Turns) -> None:
         self.question = question
-        self.servers = servers
-        self.deadline = 0.0
-        self.socket: socket.socket | None = None
+        self.turns = turns
+        self.attempts: dict[str, _Attempt] = {}
+
+
+class _Attempt:
+    """One question to one server."""
+
+    def __init__(self, question: MachineQuestion, server: str) -> None:
+        self.server = server
         self.unsent = b""
+        self._question = question
         self._splitter = MessageSplitter()
+        family = socket.AF_INET6 if ipaddress.ip_address(server.partition("%")[0]).version == 6 else socket.AF_INET
+        kind = socket.SOCK_STREAM if question.transport is Transport.TCP else socket.SOCK_DGRAM
+        self._socket = socket.socket(family, kind | socket.SOCK_NONBLOCK)
 
     def fileno(self) -> int:
-        return -1 if self.socket is None else self.socket.fileno()
+        return self._socket.fileno()
 
-    def connect(self, server: str) -> None:
-        family = socket.AF_INET6 if ipaddress.ip_address(server.partition("%")[0]).version == 6 else socket.AF_INET
-        kind = socket.SOCK_STREAM if self.question.transport is Transport.TCP else socket.SOCK_DGRAM
-        self.socket = socket.socket(family, kind | socket.SOCK_NONBLOCK)
+    def connect(self) -> None:
+        """Begin; raises OSError when it is known at once that nobody is there."""
         try:
-            self.socket.connect((server, DNS_PORT))
+            self._socket.connect((self.server, DNS_PORT))
         except BlockingIOError:
             pass  # TCP: writable when connected
-        if kind == socket.SOCK_STREAM:
-            self._splitter = MessageSplitter()
-            self.unsent = framed_message(self.question.data)
+        if self._question.transport is Transport.TCP:
+            self.unsent = framed_message(self._question.data)
         else:
-            self.socket.send(self.question.data)
+            self._socket.send(self._question.data)
+
+    def send_again(self) -> None:
+        """Over UDP the question or its answer may have been lost."""
+        if self._question.transport is Transport.UDP:
+            self._socket.send(self._question.data)
 
     def progress(self) -> bytes | None:
         """The answer when it is whole.
@@ -145,19 +190,20 @@ class _Question:
         Raises:
             OSError: this server does not answer.
         """
-        if self.socket is None:
-            return None
         if self.unsent:
-            sent = self.socket.send(self.unsent)
+            sent = self._socket.send(self.unsent)
             self.unsent = self.unsent[sent:]
             return None
         try:
-            data = self.socket.recv(MAX_ANSWER_OCTETS)
+            data = self._socket.recv(MAX_ANSWER_OCTETS)
         except BlockingIOError:
             return None
-        if self.question.transport is Transport.UDP:
-            return data
+        if self._question.transport is Transport.UDP:
+            return data if answers_to(data, self._question.data) else None
         if not data:
             raise ConnectionResetError("closed before the answer")
         messages = self._splitter.receive(data)
         return messages[0] if messages else None
+
+    def close(self) -> None:
+        self._socket.close()

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kt_net.addr import IPPrefix
 from kt_net.errors import (
     EnvironmentFault,
     HelperProtocolError,
@@ -104,8 +105,8 @@ class HostHelper:
     def __init__(self, process: subprocess.Popen[bytes], channel: socket.socket) -> None:
         self._process = process
         self._channel = channel
-        #: Held by who asks: a beat in the midst of a long request would break it, and is not needed then.
-        self._asking = threading.Lock()
+        self._asking = threading.Lock()  # one request and its answer
+        self._sending = threading.Lock()  # one line
 
     @classmethod
     def start(cls, state_folder: str = DEFAULT_STATE, tell: Callable[[str], None] | None = None) -> HostHelper:
@@ -192,6 +193,17 @@ class HostHelper:
         answer, _ = self._ask({"do": "resolver", "resolver": way.request()})
         return str(answer.get("before", ""))
 
+    def route(self, add: tuple[IPPrefix, ...], remove: tuple[IPPrefix, ...]) -> str:
+        """Have routes to the device made, and then others removed, while a plan is in force; what went wrong, "" when nothing did.
+
+        Raises:
+            HostRefused: the helper has ended.
+            HelperProtocolError: it does not take these routes, or is too old to.
+        """
+        request = {"do": "route", "add": [str(prefix) for prefix in add], "remove": [str(prefix) for prefix in remove]}
+        answer, _ = self._ask(request)
+        return str(answer.get("trouble", ""))
+
     def undo(self) -> list[str]:
         """Have everything undone; what was done, in words."""
         answer, _ = self._ask({"do": "undo"})
@@ -202,15 +214,15 @@ class HostHelper:
 
         To be called about once a second by the thread that answers names, from the first call on.
         """
-        if not self._asking.acquire(blocking=False):
-            return
+        if not self._sending.acquire(blocking=False):
+            return  # another thread is about to say something, which is a sign of life as well
         try:
             # Not by the socket's own method, which would wait while it is full: the helper may be stopped.
             os.write(self._channel.fileno(), b'{"do": "beat"}\n')
         except OSError:
             pass  # it has ended, which others notice, or it is stopped
         finally:
-            self._asking.release()
+            self._sending.release()
 
     def close(self) -> None:
         """Let it undo what is left, and wait for its end."""
@@ -224,14 +236,15 @@ class HostHelper:
         self, request: dict[str, Any], timeout: float | None = ANSWER_SECONDS
     ) -> tuple[dict[str, Any], int | None]:
         with self._asking:
-            return self._ask_locked(request, timeout)
+            return self._ask_alone(request, timeout)
 
-    def _ask_locked(self, request: dict[str, Any], timeout: float | None) -> tuple[dict[str, Any], int | None]:
+    def _ask_alone(self, request: dict[str, Any], timeout: float | None) -> tuple[dict[str, Any], int | None]:
         self._channel.settimeout(timeout)
         data = b""
         received: list[int] = []
         try:
-            self._channel.sendall(json.dumps(request).encode() + b"\n")
+            with self._sending:
+                self._channel.sendall(json.dumps(request).encode() + b"\n")
             while not data.endswith(b"\n"):
                 piece = self._piece(received)
                 if not piece or len(data) > MAX_ANSWER:

@@ -13,8 +13,8 @@ kind in its place while the plan is in force.
 
 Protocol: standard input is one end of a Unix stream socket. Both sides send JSON objects, one a line, and the kernel says with each
 piece who sent it (SCM_CREDENTIALS): here root and the user for whom this was started are heard, there root alone. The answer to a plan
-carries the TUN's descriptor (SCM_RIGHTS). Requests: {"do": "hello"|"replay"|"apply"|"resolver"|"undo"}; answers: {"ok": true, ...} or
-{"ok": false, "kind": ..., "error": ...}. {"do": "beat"} is not answered.
+carries the TUN's descriptor (SCM_RIGHTS). Requests: {"do": "hello"|"replay"|"apply"|"resolver"|"route"|"undo"}; answers: {"ok": true,
+...} or {"ok": false, "kind": ..., "error": ...}. {"do": "beat"} is not answered.
 
 Not here: deciding what is routed or which names go where (kt_net.host.plan); it refuses what is outside its own grammar.
 """
@@ -654,6 +654,28 @@ def set_routes(interface: dict[str, Any], routes: list[str]) -> list[str]:
     return skipped
 
 
+def change_routes(name: str, add: list[str], remove: list[str]) -> str:
+    """Make and remove routes to the device, in this order; what went wrong, in the words of `ip`."""
+    trouble: list[str] = []
+    for version in (4, 6):
+        lines = [
+            f"route {verb} {r} dev {name}"
+            for verb, routes in (("add", add), ("del", remove))
+            for r in routes
+            if _network(r).version == version
+        ]
+        if not lines:
+            continue
+        if version == 6 and not ipv6_is_on(name):
+            trouble.append("IPv6 is switched off")
+            continue
+        try:
+            run_ip([f"-{version}", "-force", "-batch", "-"], "\n".join(lines) + "\n")
+        except Fault as fault:
+            trouble.append(str(fault))
+    return "; ".join(trouble)
+
+
 def ipv6_is_on(name: str) -> bool:
     """Whether the interface may have IPv6 addresses and routes."""
     try:
@@ -1020,6 +1042,8 @@ class Service:
         self._journal: Journal | None = None
         self._waiting = b""
         self._guard = -1
+        self._interface = ""
+        self._routes: set[str] = set()
         self._beats = False  # the client has said that it lives, and will again
         self._given_back = False
 
@@ -1091,6 +1115,8 @@ class Service:
                 answer = self._resolver(request.get("resolver"))
             elif what == "replay":
                 answer = {"done": replay(self._folder)}
+            elif what == "route":
+                answer = self._route(request.get("add"), request.get("remove"))
             elif what == "undo":
                 answer = {"done": self._undo()}
             else:
@@ -1116,7 +1142,7 @@ class Service:
         journal = Journal(folder, plan["interface"]["name"])
         if os.path.exists(journal.path):
             raise Fault("busy", f"another helper holds {plan['interface']['name']}")
-        self._journal = journal
+        self._journal, self._interface, self._routes = journal, plan["interface"]["name"], set(plan["routes"])
         try:
             descriptor, skipped = apply_plan(plan, journal)
         except BaseException as error:
@@ -1134,6 +1160,25 @@ class Service:
         with locked(self._folder):
             set_resolver(interface, resolver, self._journal)
         return {"before": before_us(self._journal)}
+
+    def _route(self, add: Any, remove: Any) -> dict[str, Any]:
+        """More or fewer routes to the device of the plan. Nothing of it is in the journal: routes go with their device.
+
+        Each is tried, whatever became of the others: a client that wants to know looks at the kernel's routes.
+        """
+        if self._journal is None:
+            raise Fault("protocol", "no plan is in force")
+        if not isinstance(add, list) or not isinstance(remove, list) or len(add) > MAX_ROUTES:
+            raise Fault("plan", f"routes are lists of at most {MAX_ROUTES}")
+        for route in add:
+            _check_route(route)
+        if not all(isinstance(route, str) and route in self._routes for route in remove):
+            raise Fault("plan", "only routes of the plan, or added to it, can be removed")
+        routes = self._routes.difference(remove).union(add)
+        if len(routes) > MAX_ROUTES:
+            raise Fault("plan", f"more than {MAX_ROUTES} routes in all")
+        self._routes = routes
+        return {"trouble": change_routes(self._interface, add, remove)}
 
     def _undo(self) -> list[str]:
         journal, self._journal = self._journal, None

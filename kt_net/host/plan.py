@@ -13,6 +13,7 @@ from kt_net.addr import IPAddress, IPPrefix, collapse, subtract
 from kt_net.errors import RouteConflict
 from kt_net.host.helper import NEVER_ROUTED
 from kt_net.host.naming import Way
+from kt_net.host.reroute import is_networks
 from kt_net.host.routes import Route
 
 #: Where the resolver may live: the last addresses of the benchmarking range (RFC 2544, 198.18.0.0/15), which no network routes.
@@ -114,7 +115,7 @@ def plan_host(
 def _refuse_overlap(prefix: IPPrefix, interface: str, routes: list[Route]) -> None:
     for route in routes:
         known = route.prefix
-        if not known.prefixlen or known.is_link_local or known.is_loopback or route.interface == interface:
+        if not is_networks(known) or route.interface == interface:
             continue
         if known.version == prefix.version and known.overlaps(prefix):
             raise RouteConflict(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kt_net.addr import IPAddress, IPPrefix
@@ -20,11 +20,12 @@ _RTF_LOCAL = 0x80000000
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One route; `gateway` is None for a link's own."""
+    """One route; `gateway` is None for a link's own. Of equal prefixes the one with the lower metric counts."""
 
     prefix: IPPrefix
     interface: str
     gateway: IPAddress | None
+    metric: int = field(default=0, compare=False)
 
 
 def parse_ipv4_routes(text: str) -> list[Route]:
@@ -36,10 +37,11 @@ def parse_ipv4_routes(text: str) -> list[Route]:
             flags = int(words[3], 16)
             address, mask, gateway = (_ipv4(words[i]) for i in (1, 7, 2))
             prefix = ipaddress.ip_network(f"{address}/{mask}", strict=False)
+            metric = int(words[6])
         except (IndexError, ValueError):
             continue
         if flags & _RTF_UP and not flags & _RTF_REJECT:
-            routes.append(Route(prefix, words[0], gateway if int(gateway) else None))
+            routes.append(Route(prefix, words[0], gateway if int(gateway) else None, metric))
     return routes
 
 
@@ -52,10 +54,11 @@ def parse_ipv6_routes(text: str) -> list[Route]:
             flags = int(words[8], 16)
             prefix = ipaddress.IPv6Network((bytes.fromhex(words[0]), int(words[1], 16)))
             gateway = ipaddress.IPv6Address(bytes.fromhex(words[4]))
+            metric = int(words[5], 16)
         except (IndexError, ValueError):
             continue
         if flags & _RTF_UP and not flags & (_RTF_REJECT | _RTF_LOCAL) and words[9] != "lo" and not prefix.is_multicast:
-            routes.append(Route(prefix, words[9], gateway if int(gateway) else None))
+            routes.append(Route(prefix, words[9], gateway if int(gateway) else None, metric))
     return routes
 
 

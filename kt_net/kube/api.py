@@ -10,11 +10,12 @@ from __future__ import annotations
 import builtins
 import contextlib
 import email.utils
+import gc
 import json
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlencode
 
 import urllib3
@@ -39,12 +40,16 @@ KINDS: dict[str, tuple[str, str, bool]] = {
     "ServiceCIDR": ("apis/networking.k8s.io/v1", "servicecidrs", False),
 }
 PAGE = 500
+#: A token that leads to the next page lives for five minutes (--etcd-compaction-interval). So often may it be too old in one list.
+GONE = 410
+MAX_EXPIRED = 5
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 15.0
 #: One line of a watch; etcd holds objects of 1.5 MiB.
 MAX_WATCH_LINE = 4 * 1024 * 1024
 
 Object = dict[str, Any]
+T = TypeVar("T")
 
 
 class KubeApi(Protocol):
@@ -121,26 +126,41 @@ class HttpKubeApi:
             raise refusal(response.status, response.data, f"delete {kind} {name}")
 
     def list(self, kind: str, namespace: str | None, *, selector: str = "") -> Iterator[Object]:
-        """See `KubeApi`."""
+        """See `KubeApi`. Where reading takes so long that the API server has forgotten how it began, the rest is as it is by then."""
         for page in self._pages(kind, namespace, selector):
             yield from page.get("items") or []
 
-    def list_at(self, kind: str, namespace: str | None) -> tuple[builtins.list[Object], str]:
-        """All objects, and the version from which a watch goes on (Kubernetes doc, "Resource versions")."""
-        found: builtins.list[Object] = []
+    def list_at(self, kind: str, namespace: str | None, part: Callable[[Object], T]) -> tuple[builtins.list[T], str]:
+        """A part of each object, and the version from which a watch goes on (Kubernetes doc, "Resource versions").
+
+        Args:
+            part: what is wanted of an object: thousands of whole ones would take tens of megabytes.
+        """
+        found: builtins.list[T] = []
         version = ""
         for page in self._pages(kind, namespace, ""):
-            found += page.get("items") or []
-            version = str(page.get("metadata", {}).get("resourceVersion") or "")
+            found += map(part, page.get("items") or [])
+            version = version or str(page.get("metadata", {}).get("resourceVersion") or "")
         return found, version
 
     def _pages(self, kind: str, namespace: str | None, selector: str) -> Iterator[Object]:
-        following = ""
+        what = f"list {kind}s"
+        following, expired = "", 0
         while True:
             query = {"limit": str(PAGE), "labelSelector": selector, "continue": following}
-            page = self._json("GET", url_path(kind, namespace), query=query, what=f"list {kind}s")
+            response = self._request("GET", url_path(kind, namespace), query=query)
+            if response.status == GONE and following and expired < MAX_EXPIRED:
+                # Its token for the rest as it is now; without one everything once more (Kubernetes doc, "Retrieving large results
+                # sets in chunks"): who reads sees objects twice then, and none is missed.
+                expired += 1
+                following = _continue_of(response.data)
+                continue
+            if response.status >= 400:
+                raise refusal(response.status, response.data, what)
+            with _without_collector():
+                page = _parsed(response.data, what)
             yield page
-            following = page.get("metadata", {}).get("continue") or ""
+            following = str(page.get("metadata", {}).get("continue") or "")
             if not following:
                 return
 
@@ -273,6 +293,26 @@ def url_path(kind: str, namespace: str | None, name: str = "") -> str:
     group, plural, namespaced = KINDS[kind]
     place = f"namespaces/{namespace}/" if namespaced and namespace else ""
     return f"{group}/{place}{plural}" + (f"/{name}" if name else "")
+
+
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """What JSON becomes has no cycles: while a page of it is parsed, looking for some takes as long again as parsing."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def _continue_of(status: bytes) -> str:
+    """The token for the remainder, in an answer that says that the one before is too old; "" when there is none."""
+    try:
+        return str(_parsed(status, "list").get("metadata", {}).get("continue") or "")
+    except (RequestRefused, AttributeError):
+        return ""
 
 
 def _parsed(data: bytes, what: str) -> Object:

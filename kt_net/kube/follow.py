@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, Final, Generic, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, Generic, TypeVar
 
 from kt_net.errors import KtError, ObjectMissing, PermissionMissing
 from kt_net.kube.api import HttpKubeApi, Object, WatchEnd
@@ -94,17 +94,16 @@ class Followed(Generic[Kept]):
 
     def _follow(self) -> None:
         """One list and one watch from there."""
-        objects, version = self._api.list_at(self._kind, self._namespace)
-        kept = {_key(found): self._keep(found) for found in objects}
+        listed, version = self._api.list_at(self._kind, self._namespace, self._part)
+        kept = dict(listed)
         self._changed(dict(kept))
         for event, found in self._api.watch(
             self._kind, self._namespace, since=version, seconds=WATCH_SECONDS, opened=self._watch_end.opened
         ):
             if event == "ERROR":
                 return  # usually 410: what we know is too old; from the beginning
-            key = _key(found)
+            key, now = self._part(found)
             if event in ("ADDED", "MODIFIED"):
-                now = self._keep(found)
                 if key in kept and kept[key] == now:
                     continue
                 kept[key] = now
@@ -114,26 +113,41 @@ class Followed(Generic[Kept]):
                 continue
             self._changed(dict(kept))
 
+    def _part(self, found: Object) -> tuple[Key, Kept]:
+        metadata = found["metadata"]
+        return (str(metadata.get("namespace", "")), str(metadata["name"])), self._keep(found)
 
-def _key(found: Any) -> Key:
-    metadata = found["metadata"]
-    return str(metadata.get("namespace", "")), str(metadata["name"])
+
+def name_of(found: Object) -> tuple[str]:
+    """The name of an object."""
+    return (str(found["metadata"]["name"]),)
 
 
-class FollowedNames(Followed[None]):
-    """Follows names alone.
+class FollowedWords(Followed[frozenset[str]]):
+    """Follows words in objects, names unless told otherwise, whichever object has them.
 
     Args:
-        changed: told all names, at the start and at each change; on the thread.
+        changed: told all words of all objects, at the start and when there are others; on the thread.
+        words: those of one object.
+        refused: see `Followed`.
     """
 
     def __init__(
-        self, api: HttpKubeApi, kind: str, namespace: str | None, changed: Callable[[frozenset[str]], None]
+        self,
+        api: HttpKubeApi,
+        kind: str,
+        namespace: str | None,
+        changed: Callable[[frozenset[str]], None],
+        *,
+        words: Callable[[Object], Iterable[str]] = name_of,
+        refused: Callable[[], None] = lambda: None,
     ) -> None:
-        super().__init__(
-            api,
-            kind,
-            namespace,
-            lambda kept: changed(frozenset(name for _, name in kept)),
-            keep=lambda found: None,
-        )
+        self._told: frozenset[str] | None = None
+        self._tell = changed
+        super().__init__(api, kind, namespace, self._union, keep=lambda found: frozenset(words(found)), refused=refused)
+
+    def _union(self, kept: Mapping[Key, frozenset[str]]) -> None:
+        words = frozenset[str]().union(*kept.values())
+        if words != self._told:
+            self._told = words
+            self._tell(words)

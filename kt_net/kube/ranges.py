@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from kt_net.addr import IPAddress, IPPrefix, collapse
@@ -91,19 +92,28 @@ def parse_addresses(words: Iterable[str], flag: str) -> tuple[IPAddress, ...]:
 
 
 def detect_ranges(api: HttpKubeApi, namespace: str) -> ClusterRanges:
-    """The ranges, by the best source that the account may ask."""
-    services, services_from = _services(api, namespace)
-    pods, pods_from = _pods(api, namespace)
+    """The ranges, by the best source that the account may ask.
+
+    Raises:
+        KtError: the API server does not answer, or does not know the account.
+    """
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="ktctl-ranges") as pool:
+        asked = pool.submit(_services, api, namespace)  # beside the pods: in a large cluster both take seconds
+        pods, pods_from = _pods(api, namespace)
+        services, services_from = asked.result()
     return ClusterRanges(tuple(collapse(pods)), tuple(collapse(services)), pods_from, services_from)
 
 
 def inferred(addresses: Iterable[IPAddress], lengths: dict[int, int], known: list[IPPrefix]) -> list[IPPrefix]:
-    """Prefixes around the addresses that no known one has."""
-    found: list[IPPrefix] = []
+    """Prefixes around the addresses that no known one has; in the order of the addresses."""
+    around: dict[tuple[int, int], IPPrefix] = {}
     for address in addresses:
-        if not any(address in prefix for prefix in (*known, *found) if prefix.version == address.version):
-            found.append(ipaddress.ip_network(f"{address}/{lengths[address.version]}", strict=False))
-    return found
+        version = address.version
+        length = lengths[version]
+        key = version, int(address) >> (address.max_prefixlen - length)
+        if key not in around and not any(prefix.version == version and address in prefix for prefix in known):
+            around[key] = ipaddress.ip_network((address, length), strict=False)
+    return list(around.values())
 
 
 def _services(api: HttpKubeApi, namespace: str) -> tuple[list[IPPrefix], str]:
@@ -112,14 +122,13 @@ def _services(api: HttpKubeApi, namespace: str) -> tuple[list[IPPrefix], str]:
             answer = api.get_path(f"apis/networking.k8s.io/{version}/servicecidrs", "list ServiceCIDRs")
         except (ObjectMissing, PermissionMissing):
             continue
-        texts = [text for item in answer.get("items") or [] for text in item.get("spec", {}).get("cidrs") or []]
-        prefixes = _prefixes(texts)
+        prefixes = prefixes_of(text for item in answer.get("items") or [] for text in service_cidrs(item))
         if prefixes:
             return prefixes, "ServiceCIDR API"
     addresses = [
         address
         for service in _listed(api, "Service", namespace)
-        for address in _addresses(service.get("spec", {}).get("clusterIPs") or [])
+        for address in addresses_of(service_addresses(service))
     ]
     return inferred(addresses, SERVICE_LENGTH, []), f"{len(addresses)} Service addresses"
 
@@ -128,16 +137,14 @@ def _pods(api: HttpKubeApi, namespace: str) -> tuple[list[IPPrefix], str]:
     known: list[IPPrefix] = []
     try:
         for node in api.list("Node", None):
-            known += _prefixes(node.get("spec", {}).get("podCIDRs") or [])
+            known += prefixes_of(node_cidrs(node))
     except PermissionMissing:
         pass
     addresses: list[IPAddress] = []
     for count, pod in enumerate(_listed(api, "Pod", namespace)):
         if known and count >= SAMPLE:
             break
-        if not pod.get("spec", {}).get("hostNetwork"):
-            texts = [entry.get("ip", "") for entry in pod.get("status", {}).get("podIPs") or []]
-            addresses += _addresses(texts)
+        addresses += addresses_of(pod_addresses(pod))
     beyond = inferred(addresses, POD_LENGTH, known)
     source = "node podCIDRs" if known else f"{len(addresses)} pod addresses"
     if known and beyond:
@@ -161,7 +168,30 @@ def _listed(api: HttpKubeApi, kind: str, namespace: str) -> Iterable[Object]:
         yield from everywhere
 
 
-def _prefixes(texts: Iterable[str]) -> list[IPPrefix]:
+def service_cidrs(found: Object) -> list[str]:
+    """The ranges of a ServiceCIDR, in text."""
+    return list(found.get("spec", {}).get("cidrs") or [])
+
+
+def node_cidrs(found: Object) -> list[str]:
+    """The ranges of a Node's pods."""
+    return list(found.get("spec", {}).get("podCIDRs") or [])
+
+
+def service_addresses(found: Object) -> list[str]:
+    """The addresses of a Service; "None" of a headless one."""
+    return list(found.get("spec", {}).get("clusterIPs") or [])
+
+
+def pod_addresses(found: Object) -> list[str]:
+    """The addresses of a Pod; none on the host's network."""
+    if found.get("spec", {}).get("hostNetwork"):
+        return []
+    return [entry.get("ip", "") for entry in found.get("status", {}).get("podIPs") or []]
+
+
+def prefixes_of(texts: Iterable[str]) -> list[IPPrefix]:
+    """What of them is a range."""
     found: list[IPPrefix] = []
     for text in texts:
         try:
@@ -171,7 +201,8 @@ def _prefixes(texts: Iterable[str]) -> list[IPPrefix]:
     return found
 
 
-def _addresses(texts: Iterable[str]) -> list[IPAddress]:
+def addresses_of(texts: Iterable[str]) -> list[IPAddress]:
+    """What of them is an address."""
     found: list[IPAddress] = []
     for text in texts:
         try:

@@ -86,6 +86,14 @@ class Relay:
         else:
             self._resolver.receive_answer(ask, data, now=now)
 
+    def next_timer(self) -> float | None:
+        """When a server of names has been silent for long enough."""
+        return self._cluster_names.next_timer()
+
+    def handle_timer(self, *, now: float) -> None:
+        """Ask the next one; `pump` is to be called afterwards."""
+        self._cluster_names.handle_timer(now=now)
+
     def pump(self, *, now: float) -> None:
         """Move everything until stack, tunnel and resolver have nothing more to say.
 

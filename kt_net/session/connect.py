@@ -31,6 +31,7 @@ from kt_net.host.client import DEFAULT_STATE, HostHelper, replay_leftovers
 from kt_net.host.environment import look
 from kt_net.host.naming import MOST_DOMAINS, Hook, Naming, decide
 from kt_net.host.plan import RESOLVER_CANDIDATES, HostPlan, free_address, plan_host
+from kt_net.host.reroute import Range, Situation
 from kt_net.host.resolvconf import ResolvConf, parse_resolv_conf
 from kt_net.host.routes import Route, read_routes
 from kt_net.kube.api import HttpKubeApi
@@ -42,7 +43,9 @@ from kt_net.session.cluster_hosts import ClusterHosts, Hosts
 from kt_net.session.directory import Directory
 from kt_net.session.engine import Engine, Progress, SessionOptions
 from kt_net.session.explain import Explainer
-from kt_net.session.keeper import NameKeeper, Wanted
+from kt_net.session.growth import PODS, SERVICES, Growth
+from kt_net.session.name_keeper import NameKeeper, Wanted
+from kt_net.session.route_keeper import RouteKeeper
 from kt_net.stack import Stack, StackConfig
 from kt_net.stats import SessionStats, TunnelStats
 from kt_net.tun.linux import TunDevice
@@ -106,7 +109,10 @@ class ConnectSession:
         self._directory: Directory | None = None
         self._explainer: Explainer | None = None
         self._names: MachineNames | None = None
-        self._keeper: NameKeeper | None = None
+        self._own_resolvers: tuple[str, ...] = ()
+        self._name_keeper: NameKeeper | None = None
+        self._route_keeper: RouteKeeper | None = None
+        self._growth: Growth | None = None
         self._hosts: ClusterHosts | None = None
         self._closing = threading.Lock()
         self._closed = False
@@ -164,6 +170,8 @@ class ConnectSession:
         prefixes, routes = chosen.of(ranges), read_routes()
         resolver_address = free_address(RESOLVER_CANDIDATES, prefixes, routes)
         naming = decide(look(), hosts=options.mode.hosts is not None, ours=OUR_RESOLVERS)
+        self._own_resolvers = naming.own.nameservers
+        api_server = engine.cluster.addresses()
         domains = options.cluster_domains or (cluster_domain(pod_dns),)
         namespace = engine.cluster.namespace
         search = (f"{namespace}.svc.{domains[0]}", f"svc.{domains[0]}", domains[0])
@@ -203,7 +211,7 @@ class ConnectSession:
             prefixes=prefixes,
             excluded=chosen.excluded,
             routed=chosen.routed,
-            holes=_holes(engine.cluster, naming.own, routes),
+            holes=_holes(api_server, self._own_resolvers, routes),
             routes=routes,
             resolver=resolver_address,
             names=keeper.way(),
@@ -224,9 +232,10 @@ class ConnectSession:
                 Upstream.INGRESS: "--ingress-ip",
             },
         )
-        self._keeper = keeper
+        self._name_keeper = keeper
         keeper.start()
         self._follow(engine, resolver, keeper, domains[0])
+        self._keep_routes(engine, ranges, routing, routes, api_server, {4} if applied.skipped else {4, 6})
         self._progress(f"device {INTERFACE}, {len(self._plan.routes)} routes")
         self._say_names(naming, resolver)
 
@@ -262,10 +271,54 @@ class ConnectSession:
 
     def _use_resolvers(self, servers: tuple[str, ...]) -> None:
         """This machine's own resolvers are others now."""
+        self._own_resolvers = servers
+        if self._route_keeper is not None:
+            self._route_keeper.look("other resolvers")
         if self._engine is not None and self._names is not None:
             self._engine.loop.call_soon(partial(self._names.use, servers))
         if self._explainer is not None:
             self._explainer.servers[Upstream.MACHINE] = " ".join(servers)
+
+    def _keep_routes(
+        self,
+        engine: Engine,
+        ranges: ClusterRanges,
+        routing: Routing,
+        routes: list[Route],
+        api_server: list[IPAddress],
+        versions: set[int],
+    ) -> None:
+        """Follow the cluster's ranges and this machine's routes from now on."""
+        chosen = self._options.ranges
+        reached = [Range(SERVICES, one) for one in ranges.services]
+        reached += [Range("included", one) for one in chosen.included]
+        reached += [Range(PODS, one) for one in ranges.pods] if chosen.pods else []
+        keeper = RouteKeeper(
+            self._helper,
+            Situation(
+                ranges=tuple(reached if chosen.routed else ()),
+                excluded=chosen.excluded,
+                resolver=ipaddress.ip_address(self._resolver_address),
+                holes=frozenset(_holes(api_server, self._own_resolvers, routes)),
+                routes=tuple(routes),
+                versions=frozenset(versions),
+            ),
+            interface=INTERFACE,
+            holes=lambda now: _holes(api_server, self._own_resolvers, now),
+            progress=self._progress,
+        )
+        known = ranges.all()
+
+        def grown(kind: str, prefixes: list[IPPrefix]) -> None:
+            keeper.grow(kind, prefixes)
+            known.extend(prefixes)
+            engine.loop.call_soon(lambda: routing.update_prefixes(known))
+
+        self._route_keeper = keeper
+        keeper.start()
+        engine.lanes.changed = keeper.look
+        if chosen.routed:
+            self._growth = Growth(engine.api, engine.cluster.namespace, ranges, pods=chosen.pods, grown=grown)
 
     def _put_together(
         self,
@@ -304,7 +357,8 @@ class ConnectSession:
                         engine.session_event(event)
 
             engine.pump = pump
-            _ResolverTimers(loop, resolver)
+            _QuietTimers(loop, resolver)
+            _QuietTimers(loop, relay)
             Beats(loop, self._helper.beat, seconds=BEAT_SECONDS)
             self._driver = DeviceDriver(loop, device, stack)
             done.set()
@@ -342,7 +396,7 @@ class ConnectSession:
             namespace=engine.cluster.namespace,
             pod=engine.shadow.pod,
             device=plan.interface,
-            routes=tuple(str(route) for route in plan.routes),
+            routes=tuple(map(str, plan.routes if self._route_keeper is None else self._route_keeper.routed())),
             resolver=self._resolver_address,
             search=self._search,
             connected_s=now - self._started,
@@ -382,7 +436,7 @@ class ConnectSession:
                 return []
             self._closed = True
         said: list[str] = []
-        for part in (self._directory, self._hosts, self._keeper):
+        for part in (self._directory, self._hosts, self._growth, self._route_keeper, self._name_keeper):
             if part is not None:
                 part.close()
         if self._engine is not None and self._driver is not None:
@@ -406,11 +460,11 @@ class ConnectSession:
             return [f"this machine: {failed}; run: sudo ktctl disconnect"]
 
 
-class _ResolverTimers:
-    """The resolver's timers on the loop; its events are moved by the relay's pump."""
+class _QuietTimers:
+    """The timers of a quiet part on the loop; its events are moved by the relay's pump."""
 
-    def __init__(self, loop: Any, resolver: Resolver) -> None:
-        self._resolver = resolver
+    def __init__(self, loop: Any, quiet: Resolver | Relay) -> None:
+        self._quiet = quiet
         loop.add(self)
 
     def pump(self, *, now: float) -> None:
@@ -418,11 +472,11 @@ class _ResolverTimers:
 
     def next_timer(self) -> float | None:
         """See `Part`."""
-        return self._resolver.next_timer()
+        return self._quiet.next_timer()
 
     def handle_timer(self, *, now: float) -> None:
         """See `Part`."""
-        self._resolver.handle_timer(now=now)
+        self._quiet.handle_timer(now=now)
 
 
 def cluster_domain(pod_dns: ResolvConf) -> str:
@@ -433,10 +487,10 @@ def cluster_domain(pod_dns: ResolvConf) -> str:
     return DEFAULT_DOMAIN
 
 
-def _holes(cluster: Cluster, own: ResolvConf, routes: list[Route]) -> list[IPAddress]:
+def _holes(api_server: list[IPAddress], nameservers: tuple[str, ...], routes: list[Route]) -> list[IPAddress]:
     """What must stay reached as it is: the API server, this machine's resolvers, its gateways."""
-    holes = set(cluster.addresses())
-    holes |= {ipaddress.ip_address(server.partition("%")[0]) for server in own.nameservers}
+    holes = set(api_server)
+    holes |= {ipaddress.ip_address(server.partition("%")[0]) for server in nameservers}
     holes |= {route.gateway for route in routes if route.gateway is not None}
     return sorted(holes, key=lambda address: (address.version, int(address)))
 

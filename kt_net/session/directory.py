@@ -13,7 +13,7 @@ from typing import Any
 from kt_net.dns.resolver import Resolver
 from kt_net.drivers.loop import Loop
 from kt_net.kube.api import HttpKubeApi
-from kt_net.kube.follow import Followed, FollowedNames, Key
+from kt_net.kube.follow import Followed, FollowedWords, Key
 
 
 class Directory:
@@ -39,9 +39,9 @@ class Directory:
         self._api = api
         self._resolver = resolver
         self._changed = changed
-        self._followed: dict[str, FollowedNames] = {}
+        self._followed: dict[str, FollowedWords] = {}
         self._closed = False
-        self._namespaces = FollowedNames(
+        self._namespaces = FollowedWords(
             api, "Namespace", None, lambda names: loop.call_soon(partial(self._namespaces_are, names))
         )
         self._hosts: Followed[frozenset[str]] | None = None
@@ -71,7 +71,7 @@ class Directory:
             self._followed.pop(name).close()
         for name in wanted - self._followed.keys():
             if not self._closed:
-                self._followed[name] = FollowedNames(self._api, "Service", name, partial(self._services_seen, name))
+                self._followed[name] = FollowedWords(self._api, "Service", name, partial(self._services_seen, name))
 
     def _services_seen(self, namespace: str, names: frozenset[str]) -> None:
         self._loop.call_soon(partial(self._services_are, namespace, names))

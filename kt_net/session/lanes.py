@@ -104,6 +104,8 @@ class Lanes:
         self._changes = Changes(loop, self.probe)
         self._idle_at: float | None = None
         self._began = False  # the agent has said hello once
+        #: Told as well when this machine's links or routes have changed, or it has slept.
+        self.changed: Callable[[str], None] = lambda why: None
         #: Why the last carrier was of no use.
         self.trouble = ""
         self._anew = False  # users were told that the agent has begun anew
@@ -129,6 +131,7 @@ class Lanes:
     def probe(self, why: str) -> None:
         """The way to the agent may be another one: ask now, and do not wait long for the answers."""
         logger.debug("%s: probing", why)
+        self.changed(why)
         for lane in self._lanes.values():
             lane.tunnel.probe(now=self._loop.now())
 

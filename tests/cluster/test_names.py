@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from kt_net.kube.api import HttpKubeApi
 from kt_net.kube.config import load_cluster
-from kt_net.kube.follow import FollowedNames
+from kt_net.kube.follow import FollowedWords
 from tests.cluster.asking import found, soon, trail
 from tests.cluster.backend import Backend, LabBackend
 from tests.cluster.ktctl import Ktctl, ktctl
@@ -61,7 +61,7 @@ def test_names_are_followed_over_an_api_server_that_ends(lab: LabBackend, restar
     api = HttpKubeApi(load_cluster(kubeconfig=str(lab.kubeconfig)))
     seen: queue.Queue[frozenset[str]] = queue.Queue()
     lab.kubectl("delete", "svc", "followed", "--ignore-not-found")
-    followed = FollowedNames(api, "Service", "default", seen.put)
+    followed = FollowedWords(api, "Service", "default", seen.put)
 
     def until(there: bool) -> None:
         limit = time.monotonic() + 30

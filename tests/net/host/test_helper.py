@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from kt_net.host.helper import SILENCE_SECONDS
 from kt_net.host.naming import ResolverFile, Way, digest
 from kt_net.host.plan import HostPlan
 from kt_net.host.resolvconf import MARK
+from kt_net.host.routes import read_routes
 from tests.net.namespaces import run_inside
 
 FILE = Path("/etc/resolv.conf")
@@ -357,3 +359,103 @@ def second_plan(state: str) -> str:
 
 def test_one_plan_at_a_time(tmp_path: Path) -> None:
     assert "in force" in run_inside(second_plan, tmp_path, str(tmp_path / "state"))
+
+
+def ip(words: str) -> None:
+    subprocess.run(["ip", *words.split()], check=True)
+
+
+def routed(state: str) -> dict[str, Any]:
+    """Routes made and removed while a plan is in force."""
+    helper = HostHelper.start(state)
+
+    def asked(add: Any, remove: Any) -> str:
+        """What the helper says, also to what `HostHelper.route` would not send."""
+        try:
+            answer, _ = helper._ask({"do": "route", "add": add, "remove": remove})
+        except KtError as error:
+            return f"refused: {error.why}"
+        return str(answer["trouble"])
+
+    def ours() -> list[str]:
+        return sorted(str(route.prefix) for route in read_routes() if route.interface == "kt7")
+
+    result: dict[str, Any] = {"no plan": asked(["10.9.0.0/16"], [])}
+    applied = helper.apply(plan())
+    first, journal = ours(), (Path(state) / "journal-kt7.json").read_bytes()
+    result["added"] = [helper.route((ipaddress.ip_network("10.9.0.0/16"), ipaddress.ip_network("fd00:9::/64")), ())]
+    result["added"] += sorted(set(ours()) - set(first))
+    result["hostile"] = [
+        asked(add, remove)
+        for add, remove in (
+            (["0.0.0.0/0"], []),
+            (["127.0.0.0/8"], []),
+            (["10.9.0.0/16 via 192.0.2.1"], []),
+            (["fd00::%x\nlink set lo down/64"], []),
+            ([7], []),
+            ("10.9.0.0/16", []),
+            ([], None),
+            ([], ["192.0.2.0/24"]),
+            ([], [["10.245.0.0/16"]]),
+            ([f"10.7.{number}.0/24" for number in range(256)] * 5, []),
+        )
+    ]
+    result["unchanged"] = sorted(set(ours()) - set(first))
+    many = [f"11.{number // 250}.{number % 250}.0/24" for number in range(1021)]
+    result["too many in all"] = asked(many, [])
+    # One that somebody has is left to them, and the others are made.
+    ip("link add d0 type veth peer name d1")
+    ip("link set d0 up")
+    ip("route add 10.8.0.0/16 dev d0")
+    result["theirs"] = [asked(["10.8.0.0/16", "10.7.0.0/16"], []) != "", "10.7.0.0/16" in ours()]
+    result["still theirs"] = [route.interface for route in read_routes() if str(route.prefix) == "10.8.0.0/16"]
+    # One that is gone already does not keep the others from going.
+    ip("route del 10.9.0.0/16 dev kt7")
+    result["removed"] = [asked([], ["10.9.0.0/16", "10.7.0.0/16", "fd00:9::/64"]) != "", ours() == first]
+    result["journal"] = (Path(state) / "journal-kt7.json").read_bytes() == journal
+    helper.undo()
+    result["afterwards"] = asked(["10.9.0.0/16"], [])
+    os.close(applied.descriptor)
+    helper.close()
+    return result
+
+
+def test_routes_while_a_plan_is_in_force(tmp_path: Path) -> None:
+    result = run_inside(routed, tmp_path, str(tmp_path / "state"))
+    assert "no plan" in result["no plan"]
+    assert "no plan" in result["afterwards"]
+    assert result["added"] == ["", "10.9.0.0/16", "fd00:9::/64"]
+    assert all(said.startswith("refused: ") for said in result["hostile"]), result["hostile"]
+    assert result["unchanged"] == ["10.9.0.0/16", "fd00:9::/64"]
+    assert "more than 1024" in result["too many in all"]
+    assert result["theirs"] == [True, True]
+    assert result["still theirs"] == ["d0"]
+    assert result["removed"] == [True, True]
+    assert result["journal"], "routes go with their device: nothing to be undone"
+
+
+def beating_and_routing(state: str) -> list[int]:
+    """Two threads speak to the helper at once, as the loop and the one that keeps routes do."""
+    helper, stop = HostHelper.start(state), threading.Event()
+    applied = helper.apply(plan())
+
+    def beat() -> None:
+        while not stop.is_set():
+            helper.beat()
+
+    beating = threading.Thread(target=beat)
+    beating.start()
+    more = tuple(ipaddress.ip_network(f"11.{number // 250}.{number % 250}.0/24") for number in range(1000))
+    for _ in range(5):
+        helper.route(more, ())
+        helper.route((), more)
+    stop.set()
+    beating.join()
+    helper.undo()
+    os.close(applied.descriptor)
+    helper.close()
+    return [helper._process.returncode]
+
+
+def test_beats_beside_long_requests(tmp_path: Path) -> None:
+    assert run_inside(beating_and_routing, tmp_path, str(tmp_path / "state")) == [0]

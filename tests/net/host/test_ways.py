@@ -17,7 +17,7 @@ from kt_net.host.client import HostHelper, replay_leftovers
 from kt_net.host.environment import look
 from kt_net.host.naming import ResolverDomains, Way, decide
 from kt_net.host.resolvconf import MARK
-from kt_net.session.keeper import LOOK_SECONDS, NameKeeper, Wanted
+from kt_net.session.name_keeper import LOOK_SECONDS, NameKeeper, Wanted
 from tests.net.host.test_helper import plan
 from tests.net.namespaces import run_inside
 

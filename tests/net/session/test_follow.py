@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from kt_net.errors import PermissionMissing
-from kt_net.kube.follow import FIRST_PAUSE, FollowedNames
+from kt_net.kube.follow import FIRST_PAUSE, FollowedWords
 
 
 class Api:
@@ -21,10 +21,10 @@ class Api:
         self.lists = 0
         self.listed = threading.Event()
 
-    def list_at(self, kind: str, namespace: str | None) -> tuple[list[Any], str]:
+    def list_at(self, kind: str, namespace: str | None, part: Callable[[Any], Any]) -> tuple[list[Any], str]:
         self.lists += 1
         self.listed.set()
-        return [{"metadata": {"name": "one"}}], "7"
+        return [part({"metadata": {"name": "one"}})], "7"
 
     def watch(self, kind: str, namespace: str | None, **options: Any) -> Iterator[tuple[str, Any]]:
         assert options["since"] == "7"
@@ -34,7 +34,7 @@ class Api:
 @pytest.mark.parametrize("events", [[], [("ERROR", {"code": 410})], [("ADDED", {"metadata": {"name": "two"}})]])
 def test_watches_that_end_at_once(events: list[tuple[str, Any]]) -> None:
     api, seen = Api(events), list[frozenset[str]]()
-    followed = FollowedNames(api, "Service", "default", seen.append)  # type: ignore[arg-type]
+    followed = FollowedWords(api, "Service", "default", seen.append)  # type: ignore[arg-type]
     assert api.listed.wait(5)
     time.sleep(FIRST_PAUSE / 2)
     followed.close()
@@ -45,13 +45,44 @@ def test_watches_that_end_at_once(events: list[tuple[str, Any]]) -> None:
 
 def test_one_who_may_not_stops() -> None:
     class Forbidden(Api):
-        def list_at(self, kind: str, namespace: str | None) -> tuple[list[Any], str]:
-            super().list_at(kind, namespace)
+        def list_at(self, kind: str, namespace: str | None, part: Callable[[Any], Any]) -> tuple[list[Any], str]:
+            super().list_at(kind, namespace, part)
             raise PermissionMissing("no")
 
-    api = Forbidden([])
-    followed = FollowedNames(api, "Service", "default", lambda names: None)  # type: ignore[arg-type]
+    api, refused = Forbidden([]), list[bool]()
+    followed = FollowedWords(api, "Service", "default", lambda names: None, refused=lambda: refused.append(True))  # type: ignore[arg-type]
     assert api.listed.wait(5)
     followed.thread.join(5)
     assert not followed.thread.is_alive()
     assert api.lists == 1
+    assert refused == [True]
+
+
+def test_words_of_objects() -> None:
+    """What two objects have in common goes with the last of them; what changes nothing is not told."""
+
+    def cidrs(name: str, *words: str) -> Any:
+        return {"metadata": {"name": name}, "spec": {"cidrs": list(words)}}
+
+    api = Api(
+        [
+            ("MODIFIED", cidrs("one", "a")),
+            ("ADDED", cidrs("two", "a", "b")),
+            ("MODIFIED", cidrs("two", "a", "b")),
+            ("DELETED", cidrs("one")),
+            ("MODIFIED", cidrs("two", "b")),
+            ("DELETED", cidrs("never")),
+            ("DELETED", cidrs("two", "b")),
+        ]
+    )
+    seen, ended = list[frozenset[str]](), threading.Event()
+
+    def told(words: frozenset[str]) -> None:
+        seen.append(words)
+        if len(seen) > 1 and not words:
+            ended.set()
+
+    followed = FollowedWords(api, "ServiceCIDR", None, told, words=lambda found: found.get("spec", {}).get("cidrs", ()))  # type: ignore[arg-type]
+    assert ended.wait(5)
+    followed.close()
+    assert [set(words) for words in seen] == [set(), {"a"}, {"a", "b"}, {"b"}, set()]

@@ -1,5 +1,5 @@
 """Keeps this machine's names coming to our resolver while it is connected: takes the resolver file back when somebody has written another
-one, and tells systemd-resolved or the hosts file when the cluster has changed.
+one, notices when systemd-resolved asks other servers, and tells it or the hosts file when the cluster has changed.
 
 Not here: which way names go (kt_net.host.naming), what the helper does about it.
 """
@@ -117,7 +117,7 @@ class NameKeeper:
         self._changed.set()
 
     def _run(self) -> None:
-        watching = self.naming.hook is Hook.FILE
+        watching = self.naming.hook in (Hook.FILE, Hook.RESOLVED)
         while not self._closed.is_set():
             self._changed.wait(LOOK_SECONDS if watching else None)
             if self._closed.is_set():
@@ -127,8 +127,10 @@ class NameKeeper:
                     self._closed.wait(SETTLE_SECONDS)
                     self._changed.clear()
                     self._tell()
-                elif watching:
+                elif self.naming.hook is Hook.FILE:
                     self._look_at_file()
+                elif watching:
+                    self._look_at_uplinks()
             except KtError as error:
                 logger.debug("names of this machine: %s", error)
 
@@ -153,6 +155,13 @@ class NameKeeper:
             self._seen_once = text
             return
         self._take_back(found)
+
+    def _look_at_uplinks(self) -> None:
+        """systemd-resolved keeps its own file; whom it asks itself may be others in another network."""
+        now = decide(self._look(), ours=self._ours)
+        if now.hook is Hook.RESOLVED and now.own.nameservers != self.naming.own.nameservers:
+            self.naming = now
+            self._resolvers(now.own.nameservers)
 
     def _take_back(self, found: Environment) -> None:
         now = monotonic()
