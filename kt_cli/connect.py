@@ -247,7 +247,11 @@ def session_options(given: flags.Globals, asked: flags.Session):  # type: ignore
 
 def _status(session) -> dict[str, object]:  # type: ignore[no-untyped-def]
     stats = session.stats()
-    return {"pid": os.getpid(), "stats": dataclasses.asdict(stats) if stats is not None else None}
+    return {
+        "pid": os.getpid(),
+        "stats": dataclasses.asdict(stats) if stats is not None else None,
+        "agent": session.agent(),
+    }
 
 
 def _dns(session, name: str, kind: str) -> dict[str, object]:  # type: ignore[no-untyped-def]

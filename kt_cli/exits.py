@@ -16,7 +16,8 @@ OK: Final = 0
 #: Something that is nobody's but ours.
 INTERNAL: Final = 70
 
-#: 2 as typer has it for usage; the others in groups: 1x cluster access, 2x cluster objects, 3x this machine, 4x while connected.
+#: 2 as typer has it for usage; the others in groups: 1x cluster access, 2x cluster objects, 3x this machine, 4x while connected,
+#: 5x what `doctor` found.
 EXITS: Final[dict[type[KtError], int]] = {
     errors.KtError: 1,
     errors.UsageFault: 2,
@@ -39,6 +40,7 @@ EXITS: Final[dict[type[KtError], int]] = {
     errors.NotConnected: 36,
     errors.TunnelLost: 40,
     errors.RemoteProtocolError: 41,
+    errors.ProblemsFound: 50,
     errors.LocalProtocolError: INTERNAL,
 }
 

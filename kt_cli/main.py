@@ -13,6 +13,7 @@ from kt_cli import flags
 from kt_cli.connect import connect
 from kt_cli.disconnect import disconnect
 from kt_cli.dns import dns
+from kt_cli.doctor import doctor
 from kt_cli.forward import forward
 from kt_cli.helper import app as helper
 from kt_cli.logs import logs
@@ -42,6 +43,6 @@ def before(
     context.obj = flags.Globals(kubeconfig, kube_context, namespace, image, output, debug)
 
 
-for command in (connect, disconnect, dns, forward, logs, status, version):
+for command in (connect, disconnect, dns, doctor, forward, logs, status, version):
     app.command()(command)
 app.add_typer(helper)

@@ -60,14 +60,13 @@ class Printer:
         elif text:
             print(f"{self._when()}{text}", flush=True)
 
-    def error(self, error: KtError) -> int:
-        """What went wrong; the exit code."""
+    def error(self, error: KtError, **data: Any) -> int:
+        """What went wrong; the exit code. `data`: what else the object carries."""
         code = exit_code(error)
         if self.is_json:
             fault = {"class": type(error).__name__, "what": error.what, "why": error.why, "next": error.next_step}
-            self._line(
-                {"event": "result", "ok": False, "error": fault, "exit": code, "seconds": self._seconds()}, sys.stdout
-            )
+            result = {"event": "result", "ok": False, "error": fault, "exit": code, **data}
+            self._line({**result, "seconds": self._seconds()}, sys.stdout)
             return code
         print(f"error: {error.what}", file=sys.stderr)
         if error.why:

@@ -152,6 +152,12 @@ class AddressInUse(EnvironmentFault):
     default_next_step = "choose another local port"
 
 
+class ProblemsFound(EnvironmentFault):
+    """`doctor` found something that keeps a connection from working; its findings say what."""
+
+    default_next_step = "do what stands behind each problem, then run: ktctl doctor"
+
+
 # -- the cluster -------------------------------------------------------------------------------------------------
 
 

@@ -42,6 +42,8 @@ IDLE_EXIT: Final = 600.0
 TTL_AFTER_FINISHED: Final = 20
 #: Not root, and nobody else's: the number that "distroless" images made common.
 AGENT_UID: Final = 65532
+#: Of its container; quotas count them.
+RESOURCES: Final = {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"cpu": "2", "memory": "512Mi"}}
 
 JOB = "shadow job"
 CONFIG_MAP = "agent"
@@ -86,7 +88,21 @@ def shadow_steps(options: ShadowOptions) -> list[Step]:
 
 def labels(options: ShadowOptions) -> dict[str, str]:
     """On every object."""
-    return {CONTROL_BY: CONTROL_BY_KT, ROLE: ROLE_CONNECT, TARGET: options.target, MANAGED_BY: MANAGER}
+    return _labels(options.target)
+
+
+def _labels(target: str) -> dict[str, str]:
+    return {CONTROL_BY: CONTROL_BY_KT, ROLE: ROLE_CONNECT, TARGET: target, MANAGED_BY: MANAGER}
+
+
+def pod_labels(name: str, target: str) -> dict[str, str]:
+    """On the pod of the Job called `name`, before there is one: ours, and those that the Job's controller adds (its uid is not known)."""
+    added = {
+        f"{prefix}{key}": value
+        for prefix in ("", "batch.kubernetes.io/")
+        for key, value in (("job-name", name), ("controller-uid", ""))
+    }
+    return {**_labels(target), **added}
 
 
 def _annotations(options: ShadowOptions) -> dict[str, str]:
@@ -153,10 +169,7 @@ def _pod(options: ShadowOptions) -> dict[str, Any]:
                     "readOnlyRootFilesystem": True,
                     "capabilities": {"drop": ["ALL"]},
                 },
-                "resources": {
-                    "requests": {"cpu": "50m", "memory": "64Mi"},
-                    "limits": {"cpu": "2", "memory": "512Mi"},
-                },
+                "resources": RESOURCES,
                 "volumeMounts": [{"name": "agent", "mountPath": AGENT_FOLDER, "readOnly": True}],
             }
         ],

@@ -17,7 +17,6 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from kt_net.addr import IPPrefix
@@ -293,9 +292,8 @@ def _parse_answer(data: bytes) -> dict[str, Any]:
 
 def leftovers(state_folder: str = DEFAULT_STATE) -> bool:
     """Whether a journal may be there: the folder is root's, so another user can only see that it exists."""
-    folder = Path(state_folder)
     try:
-        return any(folder.glob("journal-*"))
+        return any(name.startswith("journal-") for name in os.listdir(state_folder))
     except PermissionError:
         return True
     except OSError:

@@ -100,7 +100,7 @@ def plan_host(
     wanted = subtract(chosen, [ipaddress.ip_network(hole) for hole in holes])
     if not allow_conflicts:
         for prefix in chosen:
-            _refuse_overlap(prefix, interface, routes)
+            refuse_overlap(prefix, interface, routes)
     device = free_address(DEVICE_CANDIDATES, prefixes, routes)
     return HostPlan(
         interface=interface,
@@ -112,7 +112,12 @@ def plan_host(
     )
 
 
-def _refuse_overlap(prefix: IPPrefix, interface: str, routes: list[Route]) -> None:
+def refuse_overlap(prefix: IPPrefix, interface: str, routes: list[Route]) -> None:
+    """Nothing, when no other interface than `interface` has a route into the prefix (default routes and link-local ones do not count).
+
+    Raises:
+        RouteConflict: one has; names it.
+    """
     for route in routes:
         known = route.prefix
         if not is_networks(known) or route.interface == interface:

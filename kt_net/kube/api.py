@@ -27,15 +27,19 @@ from kt_net.kube.refusals import refusal, unreachable
 #: kind -> (path of its group and version, plural, namespaced)
 KINDS: dict[str, tuple[str, str, bool]] = {
     "ConfigMap": ("api/v1", "configmaps", True),
+    "Deployment": ("apis/apps/v1", "deployments", True),
     "EndpointSlice": ("apis/discovery.k8s.io/v1", "endpointslices", True),
     "Event": ("api/v1", "events", True),
     "Ingress": ("apis/networking.k8s.io/v1", "ingresses", True),
     "Job": ("apis/batch/v1", "jobs", True),
     "Lease": ("apis/coordination.k8s.io/v1", "leases", True),
     "Namespace": ("api/v1", "namespaces", False),
+    "NetworkPolicy": ("apis/networking.k8s.io/v1", "networkpolicies", True),
     "Node": ("api/v1", "nodes", False),
     "Pod": ("api/v1", "pods", True),
+    "ResourceQuota": ("api/v1", "resourcequotas", True),
     "SelfSubjectAccessReview": ("apis/authorization.k8s.io/v1", "selfsubjectaccessreviews", False),
+    "SelfSubjectReview": ("apis/authentication.k8s.io/v1", "selfsubjectreviews", False),
     "Service": ("api/v1", "services", True),
     "ServiceCIDR": ("apis/networking.k8s.io/v1", "servicecidrs", False),
 }

@@ -1,5 +1,7 @@
 """Asks the API server, before anything is created, whether everything is allowed (SelfSubjectAccessReview).
 
+`deploy/developer-role.yaml` has a rule for each of these; a test holds the two against each other.
+
 Not here: what to do about a "no".
 """
 
@@ -14,7 +16,7 @@ from kt_net.kube.api import KubeApi
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """One permission in one namespace."""
+    """One permission."""
 
     verb: str
     group: str
@@ -43,11 +45,55 @@ PORT_FORWARD_NEEDS: tuple[Need, ...] = (
 EXEC_NEEDS: tuple[Need, ...] = (Need("get", "", "pods", "exec"), Need("create", "", "pods", "exec"))
 
 
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A permission that sessions do without.
+
+    Attributes:
+        everywhere: in the whole cluster, not in one namespace.
+        lost: what there is less of without it.
+    """
+
+    need: Need
+    everywhere: bool
+    lost: str
+
+
+_GUESSED = "ranges are guessed from the addresses in use"
+_OWN_ONLY = "for that guess only the addresses of the own namespace are seen"
+_NAMESPACES = "names like web.NAMESPACE of other namespaces are looked for by the search list only"
+_HOSTS = "with --dns-mode hosts, no names of headless Services"
+_INGRESS = "with --ingress-ip, no hosts of Ingress objects"
+_GROWTH = "a range that the cluster gets later is guessed from addresses, too"
+WISHES: tuple[Wish, ...] = (
+    Wish(Need("watch", "", "events"), False, "why a shadow pod does not start is not said while it happens"),
+    Wish(Need("list", "", "services"), False, "no addresses of Services to guess their range from"),
+    Wish(
+        Need("watch", "", "services"),
+        False,
+        "new headless Services, and in a namespace called like a domain all, go unnoticed",
+    ),
+    Wish(Need("list", "discovery.k8s.io", "endpointslices"), False, _HOSTS),
+    Wish(Need("watch", "discovery.k8s.io", "endpointslices"), False, _HOSTS),
+    Wish(Need("list", "networking.k8s.io", "ingresses"), False, _INGRESS),
+    Wish(Need("watch", "networking.k8s.io", "ingresses"), False, _INGRESS),
+    Wish(Need("list", "networking.k8s.io", "servicecidrs"), True, _GUESSED),
+    Wish(Need("list", "", "nodes"), True, _GUESSED),
+    Wish(Need("watch", "networking.k8s.io", "servicecidrs"), True, _GROWTH),
+    Wish(Need("watch", "", "nodes"), True, _GROWTH),
+    Wish(Need("list", "", "pods"), True, _OWN_ONLY),
+    Wish(Need("list", "", "services"), True, _OWN_ONLY),
+    Wish(Need("get", "", "namespaces"), True, "a namespace that is not there is noticed late"),
+    Wish(Need("list", "", "namespaces"), True, _NAMESPACES),
+    Wish(Need("watch", "", "namespaces"), True, _NAMESPACES),
+)
+
+
 def missing(api: KubeApi, namespace: str, needs: tuple[Need, ...]) -> list[Need]:
     """Those that the account does not have, in order; asked all at once."""
     with ThreadPoolExecutor(max_workers=len(needs), thread_name_prefix="permissions") as pool:
-        allowed = list(pool.map(lambda need: _allowed(api, namespace, need), needs))
-    return [need for need, yes in zip(needs, allowed, strict=True) if not yes]
+        answers = list(pool.map(lambda need: allowed(api, namespace, need), needs))
+    return [need for need, yes in zip(needs, answers, strict=True) if not yes]
 
 
 def require(api: KubeApi, namespace: str, *, carrier: str = "") -> None:
@@ -59,18 +105,24 @@ def require(api: KubeApi, namespace: str, *, carrier: str = "") -> None:
     Raises:
         PermissionMissing: names each that is not.
     """
-    lacking = missing(api, namespace, SESSION_NEEDS + PORT_FORWARD_NEEDS + EXEC_NEEDS)
+    lacking = in_the_way(missing(api, namespace, SESSION_NEEDS + PORT_FORWARD_NEEDS + EXEC_NEEDS), carrier=carrier)
+    if lacking:
+        raise PermissionMissing(f"no permission to {', '.join(map(str, lacking))} in namespace {namespace}")
+
+
+def in_the_way(lacking: list[Need], *, carrier: str = "") -> list[Need]:
+    """Those of `lacking` without which there is no session: of the two ways to the pod one is enough."""
     no_exec = [need for need in lacking if need in EXEC_NEEDS]
     no_forward = [need for need in lacking if need in PORT_FORWARD_NEEDS]
     if carrier == "exec" or (not carrier and not no_exec):
         lacking = [need for need in lacking if need not in no_forward]
     if carrier != "exec":
         lacking = [need for need in lacking if need not in no_exec]
-    if lacking:
-        raise PermissionMissing(f"no permission to {', '.join(map(str, lacking))} in namespace {namespace}")
+    return lacking
 
 
-def _allowed(api: KubeApi, namespace: str, need: Need) -> bool:
+def allowed(api: KubeApi, namespace: str, need: Need) -> bool:
+    """Whether the account may; a namespace of "" stands for the whole cluster."""
     attributes = {
         "namespace": namespace,
         "verb": need.verb,

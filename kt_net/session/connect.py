@@ -408,6 +408,10 @@ class ConnectSession:
             flows=flows,
         )
 
+    def agent(self) -> dict[str, Any]:
+        """What the agent said of its pod (shadow_image.report); empty before it is up."""
+        return dict(self._engine.report) if self._engine is not None else {}
+
     def explain(self, name: str, kind: str) -> list[dict[str, Any]]:
         """See `Explainer`; nothing before it is up. Not on the loop's thread.
 

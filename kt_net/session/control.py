@@ -74,15 +74,15 @@ class ControlServer:
             return {"error": f"{type(error).__name__}: {error}"}
 
 
-def ask(verb: str, **arguments: str) -> Answer:
-    """The answer of the running connection.
+def ask(verb: str, *, within: float = SECONDS, **arguments: str) -> Answer:
+    """The answer of the running connection, `within` seconds.
 
     Raises:
         NotConnected: there is none.
     """
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connected:
-            connected.settimeout(SECONDS)
+            connected.settimeout(within)
             connected.connect(str(control_socket()))
             connected.sendall(json.dumps({"do": verb, **arguments}).encode() + b"\n")
             answer = json.loads(_line(connected))

@@ -13,7 +13,7 @@ import yaml
 
 from kt_net.kube.permissions import PORT_FORWARD_NEEDS, SESSION_NEEDS
 from tests.cluster.asking import found
-from tests.cluster.backend import HereBackend, LabBackend, wait_nothing_of_ours
+from tests.cluster.backend import LabBackend, wait_nothing_of_ours
 from tests.cluster.ktctl import Ktctl, ktctl
 
 MANIFEST = Path(__file__).parents[2] / "deploy" / "developer-role.yaml"
@@ -39,9 +39,9 @@ def rights(kind: str) -> set[Right]:
     }
 
 
-def without(right: Right | None) -> dict[str, Any]:
-    """The Role, less one right."""
-    role = manifest("Role")
+def without(right: Right | None, kind: str = "Role") -> dict[str, Any]:
+    """The Role (or ClusterRole), less one right."""
+    role = manifest(kind)
     rules = []
     for rule in role["rules"]:
         for resource in rule["resources"]:
@@ -136,10 +136,10 @@ NEEDED = sorted(
 
 
 @pytest.mark.parametrize("right", NEEDED, ids=" ".join)
-def test_what_is_taken_away_is_named(lab: LabBackend, developer: str, right: Right) -> None:
+def test_what_is_taken_away_is_named_by_connect(lab: LabBackend, developer: str, right: Right) -> None:
     give(lab, right)
     arguments = ("--kubeconfig", developer, "--image", lab.python_image)
-    code, answer = ktctl(HereBackend(lab), "forward", "echo", "0:7000", *arguments)
+    code, answer = ktctl(lab, "connect", *arguments)
     assert (code, answer["error"]["class"]) == (14, "PermissionMissing")
     assert answer["error"]["what"] == f"no permission to {' '.join(right)} in namespace default"
 

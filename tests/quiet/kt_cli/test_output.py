@@ -92,7 +92,7 @@ def run(*arguments: str) -> tuple[int, Any]:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["connect"], ["disconnect"], ["dns"], ["forward"], ["logs"], ["status"], ["version"]]
+    "command", [[], ["connect"], ["disconnect"], ["dns"], ["doctor"], ["forward"], ["logs"], ["status"], ["version"]]
 )
 def test_help(command: list[str]) -> None:
     code, result = run(*command, "--help")
