@@ -165,6 +165,7 @@ def _connect(
             {
                 "status": lambda request: _status(session),
                 "disconnect": lambda request: _stop(switch),
+                "capture": session.capture,
                 "dns": lambda request: _dns(session, str(request.get("name", "")), str(request.get("kind", ""))),
             }
         )
