@@ -205,8 +205,10 @@ class FirstProbes:
     def _outcome(self, what: str, code: ReplyCode, answer: bytes, now: float) -> None:
         tried = Tried(what, code, now - self._started, fault_of(answer) if answer else "")
         self._outcomes[what] = tried
-        if what in self._silent and code in (ReplyCode.SUCCEEDED, _REFUSED):
-            self._progress(f"of the cluster after {tried.seconds:.1f} s: {tried.words}")
+        if what in self._silent and tried.fine:
+            self._progress(f"the cluster answers later than it should: {tried.words}")
+        elif what in self._silent and (tried.fault or code is _REFUSED):
+            self._progress(verdict([tried]))
         if len(self._outcomes) == len(self._probes):
             self._loop.remove(self)
             self._answered.set()

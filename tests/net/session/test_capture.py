@@ -48,7 +48,7 @@ def captures(folder: str) -> dict[str, Any]:
     capture = Capture(host="10.199.0.2", port="7", protocol="udp")
     meanwhile = ask("status")
     world.send(9)
-    world.send(7, 3)
+    world.send(7, 3)  # nothing else is under way: the device has room
     packet = received(capture)
     assert isinstance(packet, Captured)
     capture.finish()

@@ -23,7 +23,7 @@ PACKETS = st.builds(
 
 @given(st.lists(PACKETS, max_size=5), st.integers(1, 50))
 def test_what_is_sent_comes_in_whatever_pieces(packets: list[Captured], size: int) -> None:
-    records = [*packets, CaptureEnd(7)]
+    records: list[Captured | CaptureEnd] = [*packets, CaptureEnd(7)]
     data = b"".join(record.emit() for record in records)
     parser = CapturedParser()
     found = [record for at in range(0, len(data), size) for record in parser.receive(data[at : at + size])]

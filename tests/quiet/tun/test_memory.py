@@ -69,8 +69,8 @@ def test_scapy_finds_no_fault_with_checksums_that_the_device_would_have_filled_i
             PLAIN + bytes(CLIENT / TCP(sport=5, dport=80, flags="A", seq=2, ack=sequence + 1, window=65535)), now=0.0
         )
         stack.send(1, bytes(range(251)) * 30, now=0.0)
-        for packet in stack.packets_to_send(now=0.0):
-            recorded.write_packet(packet)
+        for buffers in stack.packets_to_send(now=0.0):
+            recorded.write_packet(buffers)
         recorded.close()
     read = rdpcap(str(file))
     assert len(read) >= 2
