@@ -1,7 +1,7 @@
 """This machine becomes part of the cluster.
 
 Order of start: helper (it may ask for a password), cluster and permissions, shadow pod beside the questions about ranges, tunnel, host
-plan, stack. Order of undo: this machine's DNS and routes first, then the tunnel, then the cluster's objects.
+plan and stack beside the first probes. Order of undo: this machine's DNS and routes first, then the tunnel, then the cluster's objects.
 
 Not here: printing; `progress` is told each step's result in words.
 """

@@ -42,7 +42,8 @@ def block(lab: LabBackend) -> Iterator[Block]:
     def set_rules(*rules: str) -> None:
         attempt(*node, "delete", "table", "inet", TABLE)
         chain = "type filter hook prerouting priority -300; policy accept;"
-        run(*node, "-f", "-", given=f"table inet {TABLE} {{ chain pods {{ {chain}\n" + "\n".join(rules) + "\n} }\n")
+        lines = (f"table inet {TABLE} {{", "chain pods {", chain, *rules, "}", "}", "")
+        run(*node, "-f", "-", given="\n".join(lines))
 
     yield set_rules
     attempt(*node, "delete", "table", "inet", TABLE)

@@ -370,3 +370,11 @@ def test_foreign_octets(data: bytes, changes: list[tuple[int, int]]) -> None:
             machine.resolver.receive_answer(event.ask, event.data[:2] + data, now=0.1)
     machine.resolver.handle_timer(now=100.0)
     assert machine.resolver.next_timer() is None
+
+
+def test_namespaces_that_are_routed_are_told() -> None:
+    routing = Routing(cluster_domains=["cluster.local"], namespace="default", namespaces=["shop"], prefixes=[])
+    resolver = Resolver(routing=routing, entropy=bytes)
+    assert resolver.namespaces == {"default", "shop"}
+    resolver.update_namespaces(["other"])
+    assert resolver.namespaces == {"default", "other"}
