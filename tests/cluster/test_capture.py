@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
 import re
+import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -197,3 +202,37 @@ def test_status_that_goes_on(backend: Backend, start: Start, connection: Ktctl, 
     ages = [json.loads(line)["connected_s"] for line in objects.lines]
     assert ages == sorted(ages)
     assert (objects.errors, blocks.errors) == ([], [])
+
+
+def _take_the_terminal() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def test_status_on_a_terminal_is_drawn_again(backend: Backend, connection: Ktctl) -> None:
+    """Ctrl-C is the terminal's; the cursor that was hidden is shown again."""
+    ours, terminal = pty.openpty()
+    with subprocess.Popen(
+        backend.laptop_argv(["env", "TERM=xterm", PROGRAM, "status", "--watch"]),
+        stdin=terminal, stdout=terminal, stderr=terminal, cwd="/", start_new_session=True,
+        preexec_fn=_take_the_terminal,
+    ) as process:  # fmt: skip
+        os.close(terminal)
+        drawn, limit = b"", time.monotonic() + SECONDS
+        try:
+            while drawn.count(b"every second; end with Ctrl-C") < 2:
+                assert time.monotonic() < limit, drawn
+                if select.select([ours], [], [], 0.1)[0]:
+                    drawn += os.read(ours, 65536)
+            os.write(ours, b"\x03")
+            code = process.wait(SECONDS)
+            while select.select([ours], [], [], 0.1)[0]:
+                drawn += os.read(ours, 65536)
+        except OSError:
+            pass  # the terminal has nobody on its other end any more
+        finally:
+            process.kill()
+            os.close(ours)
+    assert code == 0
+    assert drawn.count(b"\x1b[?25l") == drawn.count(b"\x1b[?25h") == 1
+    assert b"Traceback" not in drawn
