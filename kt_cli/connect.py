@@ -173,6 +173,7 @@ def _connect(
             {
                 "status": lambda request: _status(session),
                 "disconnect": lambda request: _stop(switch),
+                "capture": session.capture,
                 "dns": lambda request: _dns(session, str(request.get("name", "")), str(request.get("kind", ""))),
             }
         )
@@ -250,7 +251,6 @@ def _status(session) -> dict[str, object]:  # type: ignore[no-untyped-def]
     return {
         "pid": os.getpid(),
         "stats": dataclasses.asdict(stats) if stats is not None else None,
-        "agent": session.agent(),
     }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import typer
 
 from kt_cli import flags
+from kt_cli.capture import capture
 from kt_cli.connect import connect
 from kt_cli.disconnect import disconnect
 from kt_cli.dns import dns
@@ -43,6 +44,6 @@ def before(
     context.obj = flags.Globals(kubeconfig, kube_context, namespace, image, output, debug)
 
 
-for command in (connect, disconnect, dns, doctor, forward, logs, status, version):
+for command in (capture, connect, disconnect, dns, doctor, forward, logs, status, version):
     app.command()(command)
 app.add_typer(helper)

@@ -1,7 +1,7 @@
 """What is printed: steps as they finish, results, errors; as text, or as JSON objects of one schema (`output.schema.json`).
 
-With `--output json` standard output carries exactly one object at the end (`connect` and `forward`: one when ready, one at the end);
-steps go to standard error.
+With `--output json` standard output carries exactly one object at the end; `connect` and `forward` have another one when ready, `capture`
+one for each packet before it, and `status --watch` one a second. Steps go to standard error.
 
 Not here: what happened.
 """
@@ -59,6 +59,11 @@ class Printer:
             self._line({"event": "result", "ok": True, **data, "seconds": self._seconds()}, sys.stdout)
         elif text:
             print(f"{self._when()}{text}", flush=True)
+
+    def packet(self, **data: Any) -> None:
+        """A packet of `capture`, as JSON has it; not flushed: many come at once."""
+        line = {"schema": SCHEMA_VERSION, "command": self._command, "event": "packet", **data}
+        print(json.dumps({**line, "seconds": self._seconds()}))
 
     def error(self, error: KtError, **data: Any) -> int:
         """What went wrong; the exit code. `data`: what else the object carries."""

@@ -5,6 +5,7 @@ Not here: what a session does.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -78,6 +79,8 @@ def guarded(printer: Printer, debug: bool, run: Callable[[], int]) -> int:
         print("stopped", file=sys.stderr)
         return 128 + signal.SIGINT
     except BrokenPipeError:
+        # Whoever read it has gone; what is still in the buffer must not be tried again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     except Exception as error:
         if debug:

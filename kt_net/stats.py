@@ -42,18 +42,39 @@ class FlowStats:
 
 @dataclass(frozen=True, slots=True)
 class TunnelStats:
-    """The tunnel to the agent. Times in seconds; `rtt_s` is None until the first pong."""
+    """The tunnel to the agent. Times in seconds; `rtt_s` is None until the first pong; `carrier` is the form of its websockets."""
 
     streams: int
     octets_sent: int
     octets_received: int
     rtt_s: float | None
     lanes: int = 1
+    carrier: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentStats:
+    """What the agent says about its pod.
+
+    Attributes:
+        families: IP families of the pod's addresses: "ipv4", "ipv6".
+        ping: families whose ping sockets work there.
+    """
+
+    version: str
+    families: tuple[str, ...]
+    ping: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class SessionStats:
-    """Everything that `ktctl status` says about a connected session."""
+    """Everything that `ktctl status` says about a connected session.
+
+    Attributes:
+        connected_s, since: seconds since it was begun, and when that was (RFC 3339, this machine's time).
+        cluster_domains: whose names nobody but the cluster is asked for.
+        namespaces: how many there are: each is a routing domain.
+    """
 
     cluster: str
     namespace: str
@@ -67,3 +88,7 @@ class SessionStats:
     flows_total: int
     tunnel: TunnelStats
     flows: tuple[FlowStats, ...] = field(default=())
+    since: str = ""
+    cluster_domains: tuple[str, ...] = ()
+    namespaces: int = 0
+    agent: AgentStats | None = None

@@ -280,3 +280,16 @@ def truncated(answer: bytes, limit: int) -> bytes:
     if end is None:
         return answer[:2] + flags.to_bytes(2, "big") + bytes(8)
     return answer[:2] + flags.to_bytes(2, "big") + b"\x00\x01" + bytes(6) + answer[_HEADER_OCTETS:end]
+
+
+def in_words(data: bytes) -> str:
+    """What a message asks or answers, for a line on a screen; octets that are not printable are written as dnslib does, \\DDD.
+
+    Raises:
+        MalformedMessage: it is none.
+    """
+    record = parse_message(data)
+    asked = f" {QTYPE[record.q.qtype]} {record.q.qname}" if record.questions else ""
+    if not record.header.qr:
+        return f"query{asked}"
+    return f"answer{asked} {code_name(record.header.rcode)}, {len(record.rr)} records"

@@ -189,6 +189,11 @@ class Resolver:
         return self._routing.ambiguous
 
     @property
+    def namespaces(self) -> frozenset[str]:
+        """See `Routing.namespaces`."""
+        return self._routing.namespaces
+
+    @property
     def under_way(self) -> int:
         """Questions that are asked, or that somebody waits for."""
         return len(self._queries) + len(self._asked) + len(self._ids) + len(self._marked)

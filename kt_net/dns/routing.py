@@ -151,6 +151,11 @@ class Routing:
         """Namespaces that are called like a top-level domain: below them only Services that are there belong to the cluster."""
         return self._namespaces & TOP_LEVEL
 
+    @property
+    def namespaces(self) -> frozenset[str]:
+        """Those that are routing domains now."""
+        return self._namespaces
+
     def is_clusters(self, name: str) -> bool:
         """Whether nobody but the cluster can know `name`."""
         return any(_is_below(name, domain) for domain in self._domains)

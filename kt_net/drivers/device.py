@@ -26,6 +26,15 @@ class DeviceDriver:
         loop.watch(device.fileno(), READ, self._on_ready)
         loop.add(self)
 
+    @property
+    def device(self) -> Device:
+        """What packets come from and go to."""
+        return self._device
+
+    def exchange(self, device: Device) -> None:
+        """Packets come from and go to `device` from now on: the same one, with or without a middleware around it."""
+        self._device = device
+
     def _ready(self, mask: int) -> None:
         now = self._loop.now()
         for packet in self._device.read_packets(PACKETS_A_TURN):

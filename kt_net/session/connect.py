@@ -1,7 +1,7 @@
 """This machine becomes part of the cluster.
 
 Order of start: helper (it may ask for a password), cluster and permissions, shadow pod beside the questions about ranges, tunnel, host
-plan, stack. Order of undo: this machine's DNS and routes first, then the tunnel, then the cluster's objects.
+plan and stack beside the first probes. Order of undo: this machine's DNS and routes first, then the tunnel, then the cluster's objects.
 
 Not here: printing; `progress` is told each step's result in words.
 """
@@ -13,6 +13,7 @@ import ipaddress
 import logging
 import os
 import threading
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,9 +24,10 @@ from kt_net.addr import IPAddress, IPPrefix
 from kt_net.dns.resolver import Resolver
 from kt_net.dns.routing import Mode, Order, Routing, Upstream
 from kt_net.drivers.beats import Beats
-from kt_net.drivers.clock import monotonic
+from kt_net.drivers.clock import monotonic, wall
 from kt_net.drivers.device import DeviceDriver
 from kt_net.drivers.names import MachineNames
+from kt_net.drivers.tap import Taps
 from kt_net.errors import HostRefused, KtError, ObjectMissing
 from kt_net.host.client import DEFAULT_STATE, HostHelper, replay_leftovers
 from kt_net.host.environment import look
@@ -39,15 +41,19 @@ from kt_net.kube.config import Cluster, load_cluster
 from kt_net.kube.permissions import require
 from kt_net.kube.ranges import ClusterRanges, RangeChoice, detect_ranges, namespace_names
 from kt_net.relay.relay import MachineQuestion, Relay
+from kt_net.session.capture import Captures
 from kt_net.session.cluster_hosts import ClusterHosts, Hosts
+from kt_net.session.control import Answer
+from kt_net.session.control import Stream as ControlStream
 from kt_net.session.directory import Directory
 from kt_net.session.engine import Engine, Progress, SessionOptions
 from kt_net.session.explain import Explainer
 from kt_net.session.growth import PODS, SERVICES, Growth
 from kt_net.session.name_keeper import NameKeeper, Wanted
+from kt_net.session.probes import FirstProbes, kubernetes_service, targets
 from kt_net.session.route_keeper import RouteKeeper
 from kt_net.stack import Stack, StackConfig
-from kt_net.stats import SessionStats, TunnelStats
+from kt_net.stats import AgentStats, SessionStats, TunnelStats
 from kt_net.tun.linux import TunDevice
 
 logger = logging.getLogger(__name__)
@@ -106,6 +112,10 @@ class ConnectSession:
         self._resolver_address = ""
         self._search: tuple[str, ...] = ()
         self._started = monotonic()
+        self._since = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(wall()))
+        self._domains: tuple[str, ...] = ()
+        self._resolver: Resolver | None = None
+        self._captures: Captures | None = None
         self._directory: Directory | None = None
         self._explainer: Explainer | None = None
         self._names: MachineNames | None = None
@@ -140,6 +150,7 @@ class ConnectSession:
         with ThreadPoolExecutor(max_workers=4, thread_name_prefix="ktctl-start") as pool:
             asked: Future[ClusterRanges] = pool.submit(detect_ranges, api, cluster.namespace)
             names = pool.submit(namespace_names, api, cluster.namespace)
+            service = pool.submit(kubernetes_service, api)
             self._check_namespace(api, cluster)
             shadow = engine.start_shadow()
             ranges = asked.result()
@@ -150,7 +161,11 @@ class ConnectSession:
                 self._progress(f"without {lost}")
             report = engine.connect(self._summary)
             self._progress(f"tunnel to agent {report.get('agent', '?')}")
-            self._join(engine, ranges, names.result(), parse_resolv_conf(str(report.get("resolv_conf", ""))))
+            pod_dns = parse_resolv_conf(str(report.get("resolv_conf", "")))
+            probes = FirstProbes(engine.loop, engine.switchboard, self._progress)
+            probes.start(targets(pod_dns.nameservers, self._domains_of(pod_dns)[0], service.result()))
+            self._join(engine, ranges, names.result(), pod_dns)
+            probes.say()
 
     @staticmethod
     def _check_namespace(api: HttpKubeApi, cluster: Cluster) -> None:
@@ -164,6 +179,9 @@ class ConnectSession:
         except KtError:
             pass  # reading it may be forbidden; creating the Job will tell
 
+    def _domains_of(self, pod_dns: ResolvConf) -> tuple[str, ...]:
+        return self._options.names.cluster_domains or (cluster_domain(pod_dns),)
+
     def _join(self, engine: Engine, ranges: ClusterRanges, namespaces: list[str], pod_dns: ResolvConf) -> None:
         """Plan this machine's part, have the helper do it, and put the stack between device and tunnel."""
         chosen, options = self._options.ranges, self._options.names
@@ -172,7 +190,7 @@ class ConnectSession:
         naming = decide(look(), hosts=options.mode.hosts is not None, ours=OUR_RESOLVERS)
         self._own_resolvers = naming.own.nameservers
         api_server = engine.cluster.addresses()
-        domains = options.cluster_domains or (cluster_domain(pod_dns),)
+        self._domains = domains = self._domains_of(pod_dns)
         namespace = engine.cluster.namespace
         search = (f"{namespace}.svc.{domains[0]}", f"svc.{domains[0]}", domains[0])
         routing = Routing(
@@ -183,7 +201,7 @@ class ConnectSession:
             domains=options.domains,
             order=options.mode.order,
         )
-        resolver = Resolver(
+        self._resolver = resolver = Resolver(
             routing=routing,
             entropy=os.urandom,
             longest_kept=options.longest_kept,
@@ -361,6 +379,7 @@ class ConnectSession:
             _QuietTimers(loop, relay)
             Beats(loop, self._helper.beat, seconds=BEAT_SECONDS)
             self._driver = DeviceDriver(loop, device, stack)
+            self._captures = Captures(loop, Taps(loop, self._driver, wall))
             done.set()
 
         self._stack = stack
@@ -403,14 +422,19 @@ class ConnectSession:
             flows_open=len(flows),
             flows_total=engine.switchboard.opened_total,
             tunnel=TunnelStats(
-                counters.streams, counters.octets_sent, counters.octets_received, counters.rtt_s, engine.lanes.count
+                counters.streams,
+                counters.octets_sent,
+                counters.octets_received,
+                counters.rtt_s,
+                engine.lanes.count,
+                engine.carrier,
             ),
             flows=flows,
+            since=self._since,
+            cluster_domains=self._domains,
+            namespaces=len(self._resolver.namespaces) if self._resolver is not None else 0,
+            agent=_agent(engine.report),
         )
-
-    def agent(self) -> dict[str, Any]:
-        """What the agent said of its pod (shadow_image.report); empty before it is up."""
-        return dict(self._engine.report) if self._engine is not None else {}
 
     def explain(self, name: str, kind: str) -> list[dict[str, Any]]:
         """See `Explainer`; nothing before it is up. Not on the loop's thread.
@@ -419,6 +443,10 @@ class ConnectSession:
             MalformedMessage: this cannot be asked.
         """
         return [] if self._explainer is None else self._explainer.explain(name, kind)
+
+    def capture(self, request: Mapping[str, Any]) -> Answer | ControlStream:
+        """See `Captures.ask`."""
+        return {"state": "starting"} if self._captures is None else self._captures.ask(request)
 
     def _summary(self) -> Mapping[str, Any]:
         stats = self.stats()
@@ -440,7 +468,7 @@ class ConnectSession:
                 return []
             self._closed = True
         said: list[str] = []
-        for part in (self._directory, self._hosts, self._growth, self._route_keeper, self._name_keeper):
+        for part in (self._captures, self._directory, self._hosts, self._growth, self._route_keeper, self._name_keeper):
             if part is not None:
                 part.close()
         if self._engine is not None and self._driver is not None:
@@ -481,6 +509,16 @@ class _QuietTimers:
     def handle_timer(self, *, now: float) -> None:
         """See `Part`."""
         self._quiet.handle_timer(now=now)
+
+
+def _agent(report: Mapping[str, Any]) -> AgentStats:
+    """What the agent's hello tells; what it does not tell, or not in our words, is left out."""
+    families, ping = report.get("families"), report.get("ping")
+    return AgentStats(
+        version=str(report.get("agent", "")),
+        families=tuple(str(family) for family in families) if isinstance(families, list) else (),
+        ping=tuple(sorted(str(family) for family, works in ping.items() if works)) if isinstance(ping, dict) else (),
+    )
 
 
 def cluster_domain(pod_dns: ResolvConf) -> str:

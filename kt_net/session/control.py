@@ -12,6 +12,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from kt_net.errors import NotConnected
@@ -27,6 +28,14 @@ REQUEST_SECONDS = 2.0
 Answer = dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """An answer after which the socket is no longer for questions: once the answer has gone, `begin` takes it over."""
+
+    answer: Answer
+    begin: Callable[[socket.socket], None]
+
+
 class ControlServer:
     """Answers on a thread of its own.
 
@@ -34,7 +43,7 @@ class ControlServer:
         verbs: what may be asked, and what answers it, given the request.
     """
 
-    def __init__(self, verbs: dict[str, Callable[[Mapping[str, Any]], Answer]]) -> None:
+    def __init__(self, verbs: Mapping[str, Callable[[Mapping[str, Any]], Answer | Stream]]) -> None:
         self._verbs = verbs
         self._path = control_socket()
         with contextlib.suppress(FileNotFoundError):
@@ -62,9 +71,13 @@ class ControlServer:
                 return
             with connected, contextlib.suppress(OSError, ValueError):
                 connected.settimeout(REQUEST_SECONDS)
-                connected.sendall(json.dumps(self._answer(_line(connected))).encode() + b"\n")
+                answer = self._answer(_line(connected))
+                stream = answer if isinstance(answer, Stream) else None
+                connected.sendall(json.dumps(stream.answer if stream else answer).encode() + b"\n")
+                if stream is not None:
+                    stream.begin(connected.dup())
 
-    def _answer(self, line: bytes) -> Answer:
+    def _answer(self, line: bytes) -> Answer | Stream:
         try:
             request = json.loads(line)
             verb = self._verbs.get(str(request.get("do")) if isinstance(request, dict) else "")
@@ -80,22 +93,36 @@ def ask(verb: str, *, within: float = SECONDS, **arguments: str) -> Answer:
     Raises:
         NotConnected: there is none.
     """
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connected:
-            connected.settimeout(within)
-            connected.connect(str(control_socket()))
-            connected.sendall(json.dumps({"do": verb, **arguments}).encode() + b"\n")
-            answer = json.loads(_line(connected))
-    except (OSError, ValueError) as error:
-        raise NotConnected("nothing is connected") from error
-    if not isinstance(answer, dict):
-        raise NotConnected("nothing is connected", why="whoever listens does not speak our language")
+    answer, _, connected = open_stream(verb, within=within, **arguments)
+    connected.close()
     return answer
 
 
+def open_stream(verb: str, *, within: float = SECONDS, **arguments: str) -> tuple[Answer, bytes, socket.socket]:
+    """The answer of the running connection, what came behind it, and the socket, which has more to say when the verb is one of a stream.
+
+    Raises:
+        NotConnected: there is none.
+    """
+    connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connected.settimeout(within)
+        connected.connect(str(control_socket()))
+        connected.sendall(json.dumps({"do": verb, **arguments}).encode() + b"\n")
+        line, _, behind = _line(connected).partition(b"\n")
+        answer = json.loads(line)
+        if not isinstance(answer, dict):
+            raise ValueError("whoever listens does not speak our language")
+    except (OSError, ValueError) as error:
+        connected.close()
+        raise NotConnected("nothing is connected", why=str(error) if isinstance(error, ValueError) else "") from error
+    return answer, behind, connected
+
+
 def _line(connected: socket.socket) -> bytes:
+    """A line, and perhaps what came behind it."""
     data = b""
-    while not data.endswith(b"\n") and len(data) < MAX_LINE:
+    while b"\n" not in data[-65536:] and len(data) < MAX_LINE:
         piece = connected.recv(65536)
         if not piece:
             break

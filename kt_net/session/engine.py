@@ -159,6 +159,11 @@ class Engine:
     def _dial(self, seconds: float) -> WebsocketCarrier:
         return self._dialler.dial(self._up().pod, AGENT_PORT, seconds=seconds)
 
+    @property
+    def carrier(self) -> str:
+        """The form of carriers that works; "" before one did."""
+        return self._dialler.form
+
     def _carrier_found(self, form: str) -> None:
         self.progress(f"carriers of form {form}")
         remember_carrier(self.cluster.server, form)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from kt_net.errors import MalformedPacket
+from kt_net.wire.checksum import internet_checksum
 
 #: flags, gso_type, hdr_len, gso_size, csum_start, csum_offset.
 HEADER: Final = struct.Struct("<BBHHHH")
@@ -53,3 +54,19 @@ def parse_vnet(data: bytes | memoryview) -> VnetHeader:
     if len(data) < HEADER_OCTETS:
         raise MalformedPacket("shorter than a virtio-net header")
     return VnetHeader(*HEADER.unpack_from(data))
+
+
+def completed(packet: bytes) -> bytes:
+    """The IP packet behind the header, with the checksum filled in that the header leaves to the device.
+
+    The field holds the sum over the pseudo header, so that the sum from `csum_start` on is the whole one (virtio 1.2 section 5.1.6.2).
+    What has no room for it is given back as it is: this is for those who look on, and they are to see what there is.
+    """
+    flags, *_, start, offset = HEADER.unpack_from(packet) if len(packet) >= HEADER_OCTETS else (0, 0, 0)
+    data = packet[HEADER_OCTETS:]
+    at = start + offset
+    if not flags & F_NEEDS_CSUM or at + 2 > len(data):
+        return data
+    # A computed zero goes out as all ones: "no checksum" for UDP (RFC 768), and the same number for TCP.
+    checksum = internet_checksum(data[start:]) or 0xFFFF
+    return data[:at] + checksum.to_bytes(2, "big") + data[at + 2 :]

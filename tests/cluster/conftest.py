@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.backend import Backend, LabBackend, chosen
+from tests.cluster.command import Command
 from tests.cluster.ktctl import Ktctl
 from tests.lab.cluster import Lab
 
@@ -99,3 +101,17 @@ def variant(lab: LabBackend, tmp_path: Path) -> Callable[..., str]:
         return str(file)
 
     return write
+
+
+@pytest.fixture
+def start(backend: Backend) -> Iterator[Callable[..., Command]]:
+    """Starts commands that end with the test at the latest; a capture looks on when it is given back."""
+    with contextlib.ExitStack() as started:
+
+        def begin(*arguments: str) -> Command:
+            command = started.enter_context(Command(backend, *arguments))
+            if arguments[0] == "capture" and "json" not in arguments:
+                command.wait_until(lambda: any("capturing" in line for line in command.errors))
+            return command
+
+        yield begin

@@ -416,3 +416,11 @@ def test_hosts_of_ingresses() -> None:
 )
 def test_hosts_modes(mode: str, namespaces: tuple[str, ...]) -> None:
     assert mode_of(mode) == Mode(hosts=namespaces)
+
+
+def test_namespaces_that_are_routed_are_told() -> None:
+    routing = Routing(cluster_domains=["cluster.local"], namespace="default", namespaces=["shop"], prefixes=[])
+    resolver = Resolver(routing=routing, entropy=bytes)
+    assert resolver.namespaces == {"default", "shop"}
+    resolver.update_namespaces(["other"])
+    assert resolver.namespaces == {"default", "other"}

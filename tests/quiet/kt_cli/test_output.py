@@ -80,9 +80,10 @@ def test_a_bug_is_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
 def test_steps_and_results_keep_to_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
     printer = Printer("connect", Format.json)
     printer.step("step")
+    printer.packet(time=1.5, direction="in", lost=False, protocol="TCP")
     printer.result("text", state="connected")
     said = capsys.readouterr()
-    for line in (said.out, said.err):
+    for line in (*said.out.splitlines(), said.err):
         jsonschema.validate(json.loads(line), SCHEMA)
 
 
@@ -92,7 +93,8 @@ def run(*arguments: str) -> tuple[int, Any]:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["connect"], ["disconnect"], ["dns"], ["doctor"], ["forward"], ["logs"], ["status"], ["version"]]
+    "command",
+    [[], ["capture"], ["connect"], ["disconnect"], ["dns"], ["doctor"], ["forward"], ["logs"], ["status"], ["version"]],
 )
 def test_help(command: list[str]) -> None:
     code, result = run(*command, "--help")

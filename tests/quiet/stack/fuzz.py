@@ -26,7 +26,7 @@ from kt_net.stack import (
     StackConfig,
     Unreachable,
 )
-from kt_net.tun.tracer import describe
+from kt_net.tun.dissect import in_line
 from kt_net.wire import ipv4, ipv6, tcp, vnet
 from kt_net.wire.checksum import internet_checksum, pseudo_header_sum
 from kt_net.wire.ipv4 import IPv4Header
@@ -93,7 +93,7 @@ class Fuzz:
             packet = self._mutate(packet)
             self.mutated += 1
             if not self.mutated % 16:
-                describe(packet, offload=False)
+                in_line(packet, offload=False)
         self.stack.receive_packet(self._dressed(packet), now=self.now)
         self._relay()
         if chance.random() < 0.3:

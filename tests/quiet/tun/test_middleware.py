@@ -14,10 +14,11 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 from scapy.packet import Packet, Raw
 
 from kt_net.tun.device import Device
+from kt_net.tun.dissect import in_line
 from kt_net.tun.faults import Faults, FaultyDevice
 from kt_net.tun.memory import MemoryDevice
 from kt_net.tun.pcap import PcapDevice
-from kt_net.tun.tracer import TracingDevice, describe
+from kt_net.tun.tracer import TracingDevice
 from kt_net.wire.vnet import GSO_TCPV4, PLAIN, VnetHeader
 from tests.conformance.device import CHECKS, Subject
 
@@ -139,8 +140,11 @@ V4, V6 = IP(src="10.0.0.2", dst="10.96.0.1"), IPv6(src="fd00::2", dst="fd00::10"
         ),
         (V4 / TCP(sport=1, dport=2, flags=0, seq=5), "10.0.0.2:1 > 10.96.0.1:2 TCP - seq=5 win=8192 len=0"),
         (V4 / UDP(sport=5, dport=53) / Raw(b"abcd"), "10.0.0.2:5 > 10.96.0.1:53 UDP len=4"),
-        (V4 / ICMP(id=3, seq=4) / Raw(b"x"), "10.0.0.2 > 10.96.0.1 ICMP type=8 code=0 id=3 seq=4 len=1"),
-        (V6 / ICMPv6EchoRequest(id=3, seq=4), "fd00::2 > fd00::10 ICMPv6 type=128 code=0 id=3 seq=4 len=0"),
+        (V4 / ICMP(id=3, seq=4) / Raw(b"x"), "10.0.0.2 > 10.96.0.1 ICMP echo request type=8 code=0 id=3 seq=4 len=1"),
+        (
+            V6 / ICMPv6EchoRequest(id=3, seq=4),
+            "fd00::2 > fd00::10 ICMPv6 echo request type=128 code=0 id=3 seq=4 len=0",
+        ),
         (IP(src="10.0.0.2", dst="10.96.0.1", proto=132) / Raw(b"x"), "10.0.0.2 > 10.96.0.1 protocol 132 len=1"),
         (
             fragment(V4 / UDP() / Raw(bytes(3000)), fragsize=800)[1],
@@ -149,14 +153,14 @@ V4, V6 = IP(src="10.0.0.2", dst="10.96.0.1"), IPv6(src="fd00::2", dst="fd00::10"
     ],
 )
 def test_lines(packet: Packet, line: str) -> None:
-    assert describe(bytes(packet), offload=False) == line
+    assert in_line(bytes(packet), offload=False) == line
     meta = VnetHeader(gso_type=GSO_TCPV4, gso_size=1460).emit()
-    assert describe(meta + bytes(packet), offload=True) == line + " gso=1460"
+    assert in_line(meta + bytes(packet), offload=True) == line + " gso=1460"
 
 
 @given(st.binary(max_size=200), st.booleans())
 def test_foreign_octets_raise_nothing(data: bytes, offload: bool) -> None:
-    assert describe(data, offload=offload)
+    assert in_line(data, offload=offload)
 
 
 def test_both_directions_are_told() -> None:
@@ -168,7 +172,7 @@ def test_both_directions_are_told() -> None:
     for _ in range(2):
         traced.write_packet([PLAIN, bytes(V4 / UDP(sport=5, dport=53))])
     assert lines == [
-        "1.500000 in  10.0.0.2:5 > 10.96.0.1:53 UDP len=0",
         "1.500000 out 10.0.0.2:5 > 10.96.0.1:53 UDP len=0",
-        "1.500000 out 10.0.0.2:5 > 10.96.0.1:53 UDP len=0 (no room: lost)",
+        "1.500000 in  10.0.0.2:5 > 10.96.0.1:53 UDP len=0",
+        "1.500000 in  10.0.0.2:5 > 10.96.0.1:53 UDP len=0 (no room: lost)",
     ]

@@ -7,14 +7,17 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scapy.layers.inet import IP, UDP
+from scapy.packet import Raw
 
 from kt_net.errors import MalformedPacket
+from kt_net.wire.checksum import ones_complement_sum, pseudo_header_sum
 from kt_net.wire.icmp import IcmpMessage, parse_icmp
 from kt_net.wire.ipv4 import IPv4Header, parse_ipv4
 from kt_net.wire.ipv6 import IPv6Header, parse_ipv6
 from kt_net.wire.tcp import ACK, SYN, TcpHeader, parse_tcp
 from kt_net.wire.udp import UdpHeader, parse_udp
-from kt_net.wire.vnet import VnetHeader, parse_vnet
+from kt_net.wire.vnet import F_NEEDS_CSUM, PLAIN, VnetHeader, completed, parse_vnet
 
 short = st.integers(0, 0xFFFF)
 word = st.integers(0, 0xFFFFFFFF)
@@ -102,6 +105,20 @@ def test_icmp(kind: int, code: int, identifier: int, sequence: int, data: bytes)
 def test_vnet(flags: int, kind: int, length: int, size: int, start: int, offset: int) -> None:
     header = VnetHeader(flags, kind, length, size, start, offset)
     assert parse_vnet(header.emit()) == header
+
+
+def test_a_checksum_that_was_left_to_the_device_is_filled_in() -> None:
+    packet = bytes(IP(src="10.0.0.2", dst="10.96.0.1") / UDP(sport=5, dport=53) / Raw(b"odd"))
+    pseudo = ones_complement_sum(b"", pseudo_header_sum(packet[12:16], packet[16:20], 17, 11))
+    left = packet[:26] + pseudo.to_bytes(2, "big") + packet[28:]
+    meta = VnetHeader(F_NEEDS_CSUM, csum_start=20, csum_offset=6)
+    assert completed(meta.emit() + left) == packet
+    assert completed(PLAIN + left) == left
+    # All ones instead of zero, which would mean that there is none (RFC 768).
+    assert completed(VnetHeader(F_NEEDS_CSUM).emit() + b"\xff\xff") == b"\xff\xff"
+    # What does not fit stays as it is.
+    assert completed(VnetHeader(F_NEEDS_CSUM, csum_start=20, csum_offset=len(left) - 21).emit() + left) == left
+    assert completed(b"short") == b""
 
 
 @pytest.mark.parametrize("parse", [parse_ipv4, parse_ipv6, parse_tcp, parse_udp, parse_icmp, parse_vnet])
