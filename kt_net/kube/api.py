@@ -132,7 +132,7 @@ class HttpKubeApi:
     def list(self, kind: str, namespace: str | None, *, selector: str = "") -> Iterator[Object]:
         """See `KubeApi`. Where reading takes so long that the API server has forgotten how it began, the rest is as it is by then."""
         for page in self._pages(kind, namespace, selector):
-            yield from page.get("items") or []
+            yield from page.pop("items", None) or []  # so that nothing of it is left when the next is read
 
     def list_at(self, kind: str, namespace: str | None, part: Callable[[Object], T]) -> tuple[builtins.list[T], str]:
         """A part of each object, and the version from which a watch goes on (Kubernetes doc, "Resource versions").
@@ -143,7 +143,7 @@ class HttpKubeApi:
         found: builtins.list[T] = []
         version = ""
         for page in self._pages(kind, namespace, ""):
-            found += map(part, page.get("items") or [])
+            found += map(part, page.pop("items", None) or [])
             version = version or str(page.get("metadata", {}).get("resourceVersion") or "")
         return found, version
 
@@ -153,16 +153,19 @@ class HttpKubeApi:
         while True:
             query = {"limit": str(PAGE), "labelSelector": selector, "continue": following}
             response = self._request("GET", url_path(kind, namespace), query=query)
-            if response.status == GONE and following and expired < MAX_EXPIRED:
+            status, data = response.status, response.data
+            del response  # it keeps its octets: a page of pods has megabytes
+            if status == GONE and following and expired < MAX_EXPIRED:
                 # Its token for the rest as it is now; without one everything once more (Kubernetes doc, "Retrieving large results
                 # sets in chunks"): who reads sees objects twice then, and none is missed.
                 expired += 1
-                following = _continue_of(response.data)
+                following = _continue_of(data)
                 continue
-            if response.status >= 400:
-                raise refusal(response.status, response.data, what)
+            if status >= 400:
+                raise refusal(status, data, what)
             with _without_collector():
-                page = _parsed(response.data, what)
+                page = _parsed(data, what)
+            del data
             yield page
             following = str(page.get("metadata", {}).get("continue") or "")
             if not following:
