@@ -340,15 +340,17 @@ def state_folder(path: str) -> str:
     return path
 
 
-def start_time(pid: int) -> int | None:
-    """When the process was started, in ticks since boot; with the pid it names one process for ever. None: there is none.
+def start_time(pid: int) -> str | None:
+    """Which boot of this machine, and when in it the process was started; with the pid it names one process for ever. None: there is none.
 
     A zombie is none: nobody may ever collect it (a container's first process often does not).
     """
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-        return None if fields[0] in (b"Z", b"X") else int(fields[19])
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            boot = file.read().strip()
+        with open(f"/proc/{pid}/stat", "rb") as stat_file:
+            fields = stat_file.read().rpartition(b")")[2].split()
+        return None if fields[0] in (b"Z", b"X") else f"{boot} {int(fields[19])}"
     except (OSError, ValueError, IndexError):
         return None
 
@@ -421,6 +423,8 @@ def undo_file(step: dict[str, Any]) -> str:
     path = step["path"]
     if path != RESOLVER_FILE:
         raise ValueError(f"not a resolver file: {path!r}")
+    if not os.path.exists(step["target"]):
+        return f"{path} is gone"  # below /run, which does not outlive the machine
     with open(step["target"], "r+b") as file:
         current = file.read(MAX_FILE + 1)
         before = None if step["before"] is None else decoded(step["before"])

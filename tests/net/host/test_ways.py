@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from kt_net.errors import KtError
 from kt_net.host.client import HostHelper, replay_leftovers
 from kt_net.host.environment import look
+from kt_net.host.helper import start_time
 from kt_net.host.naming import ResolverDomains, Way, decide
 from kt_net.host.resolvconf import MARK
 from kt_net.session.name_keeper import LOOK_SECONDS, NameKeeper, Wanted
@@ -302,3 +304,30 @@ def test_replayed(tmp_path: Path, layout: str, kind: str) -> None:
     assert result["changed"]
     assert result["same"], result
     assert len(result["said"]) == 2
+
+
+def rebooted(layout: str, folder: str) -> dict[str, Any]:
+    """Everybody is dead, and the journal is on disk; the helper's number is somebody else's now."""
+    etc_of_ones_own(layout, folder)
+    before = seen()
+    subprocess.run([sys.executable, "-c", KILLED, f"{folder}/state", "file"], check=False)
+    journal = Path(folder, "state", "journal-kt7.json")
+    record = json.loads(journal.read_text())
+    boot, ticks = start_time(os.getpid()).split()  # type: ignore[union-attr]
+    record |= {"pid": os.getpid(), "started": f"{'0' + boot[1:] if boot[0] != '0' else '1' + boot[1:]} {ticks}"}
+    journal.write_text(json.dumps(record))
+    if layout == "symlink":
+        Path(os.path.realpath(RESOLV)).unlink()  # it was below /run
+    said = replay_leftovers(f"{folder}/state")
+    if layout == "symlink":
+        Path(os.path.realpath(RESOLV)).write_text(OWN)  # whose writer writes it again
+        before["inodes"] = seen()["inodes"]
+    return {"said": said, "same": seen() == before, "left": journal.exists()}
+
+
+@pytest.mark.parametrize("layout", ["plain", "symlink"])
+def test_rebooted(tmp_path: Path, layout: str) -> None:
+    result = run_inside(rebooted, tmp_path, layout, str(tmp_path))
+    assert result["same"], result
+    assert not result["left"]
+    assert result["said"][0] == ("/etc/resolv.conf restored" if layout == "plain" else "/etc/resolv.conf is gone")
