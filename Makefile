@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CLUSTER ?= lab
 
-.PHONY: help demo test test-quick test-long check coverage bench bench-stack bench-loss bench-big lab lab-down cluster packages format clean
+.PHONY: help demo test test-quick test-long check coverage bench bench-stack bench-loss bench-names bench-big lab lab-down cluster packages format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -53,6 +53,10 @@ bench-stack: $(STAMP) packages
 #: make bench-loss  a broken path, kernel to stack against kernel to kernel (root; 20 min; build/bench-loss.json)
 bench-loss: $(STAMP) packages
 	$(BIN)/python -m tests.bench.loss
+
+#: make bench-names names outside the cluster before and while connected, and the steps of a start (root; the lab; 3 min; build/names.json)
+bench-names: $(STAMP) packages
+	$(BIN)/python -m tests.bench.names
 
 #: make bench-big   ranges of a cluster with 5,000 Services and 10,000 pods (root; the lab; 10 min; build/big.json)
 bench-big: $(STAMP) packages
