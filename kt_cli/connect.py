@@ -208,7 +208,7 @@ def _chosen(asked: _Asked):  # type: ignore[no-untyped-def]
     from kt_net.dns.resolver import LONGEST_KEPT
     from kt_net.dns.routing import mode_of
     from kt_net.kube.ranges import RangeChoice, parse_addresses, parse_prefixes
-    from kt_net.session.connect import NameOptions
+    from kt_net.session.names import NameOptions
 
     names = NameOptions(
         mode=mode_of(asked.dns_mode),

@@ -145,7 +145,7 @@ def text_of(stats: Mapping[str, Any]) -> str:
         f"tunnel {lanes} of form {tunnel['carrier']}, round trip {rtt}, "
         f"{size(tunnel['octets_sent'])} sent, {size(tunnel['octets_received'])} received",
         f"device {stats['device']}, routes {', '.join(stats['routes'])}",
-        f"names by {stats['resolver']}: {' '.join(stats['cluster_domains'])} and {stats['namespaces']} namespaces; "
+        f"names by {stats['resolver']} ({stats['names_by']}): {' '.join(stats['cluster_domains'])} and {stats['namespaces']} namespaces; "
         f"search {' '.join(stats['search'])}",
         f"{stats['flows_open']} flows open, {stats['flows_total']} in all",
     ]

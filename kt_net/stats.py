@@ -72,6 +72,7 @@ class SessionStats:
 
     Attributes:
         connected_s, since: seconds since it was begun, and when that was (RFC 3339, this machine's time).
+        names_by: how programs come to the resolver (kt_net.host.naming.Hook).
         cluster_domains: whose names nobody but the cluster is asked for.
         namespaces: how many there are: each is a routing domain.
     """
@@ -82,6 +83,7 @@ class SessionStats:
     device: str
     routes: tuple[str, ...]
     resolver: str
+    names_by: str
     search: tuple[str, ...]
     connected_s: float
     flows_open: int

@@ -17,12 +17,10 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from kt_net.addr import IPAddress, IPPrefix
 from kt_net.dns.resolver import Resolver
-from kt_net.dns.routing import Mode, Order, Routing, Upstream
 from kt_net.drivers.beats import Beats
 from kt_net.drivers.clock import monotonic, wall
 from kt_net.drivers.device import DeviceDriver
@@ -30,8 +28,6 @@ from kt_net.drivers.names import MachineNames
 from kt_net.drivers.tap import Taps
 from kt_net.errors import HostRefused, KtError, ObjectMissing
 from kt_net.host.client import DEFAULT_STATE, HostHelper, replay_leftovers
-from kt_net.host.environment import look
-from kt_net.host.naming import MOST_DOMAINS, Hook, Naming, decide
 from kt_net.host.plan import RESOLVER_CANDIDATES, HostPlan, free_address, plan_host
 from kt_net.host.reroute import Range, Situation
 from kt_net.host.resolvconf import ResolvConf, parse_resolv_conf
@@ -42,14 +38,12 @@ from kt_net.kube.permissions import require
 from kt_net.kube.ranges import ClusterRanges, RangeChoice, detect_ranges, namespace_names
 from kt_net.relay.relay import MachineQuestion, Relay
 from kt_net.session.capture import Captures
-from kt_net.session.cluster_hosts import ClusterHosts, Hosts
+from kt_net.session.cluster_hosts import ClusterHosts
 from kt_net.session.control import Answer
 from kt_net.session.control import Stream as ControlStream
-from kt_net.session.directory import Directory
 from kt_net.session.engine import Engine, Progress, SessionOptions
-from kt_net.session.explain import Explainer
 from kt_net.session.growth import PODS, SERVICES, Growth
-from kt_net.session.name_keeper import NameKeeper, Wanted
+from kt_net.session.names import NameOptions, Names
 from kt_net.session.probes import FirstProbes, kubernetes_service, targets
 from kt_net.session.route_keeper import RouteKeeper
 from kt_net.stack import Stack, StackConfig
@@ -61,31 +55,10 @@ logger = logging.getLogger(__name__)
 INTERFACE = "kt0"
 #: Of the device: what the way to the cluster's own links usually has; programs see segments as they would on a network.
 MTU = 1500
-DEFAULT_DOMAIN = "cluster.local"
 #: Between two signs of life for the helper, which waits for three seconds.
 BEAT_SECONDS = 1.0
-#: For the names of Services to be known before "connected" is said, in hosts mode.
-HOSTS_SECONDS = 5.0
-#: Addresses that a resolver of ours may have; never one to pass questions on to.
-OUR_RESOLVERS = tuple(map(str, RESOLVER_CANDIDATES))
-
-
-@dataclass(frozen=True, slots=True)
-class NameOptions:
-    """How names are resolved.
-
-    Attributes:
-        cluster_domains: empty for the one that the pod's resolv.conf names.
-        domains: more whose names the cluster's DNS is asked.
-        longest_kept: seconds that an answer of the cluster is kept at most.
-        ingress: where the hosts of Ingress objects are; nowhere when empty.
-    """
-
-    mode: Mode
-    cluster_domains: tuple[str, ...]
-    domains: tuple[str, ...]
-    longest_kept: float
-    ingress: tuple[IPAddress, ...] = ()
+#: For the loop to begin with what stands on it.
+LOOP_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,21 +82,13 @@ class ConnectSession:
         self._stack: Stack | None = None
         self._driver: DeviceDriver | None = None
         self._plan: HostPlan | None = None
-        self._resolver_address = ""
-        self._search: tuple[str, ...] = ()
+        self._names: Names | None = None
+        self._hosts: ClusterHosts | None = None
         self._started = monotonic()
         self._since = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(wall()))
-        self._domains: tuple[str, ...] = ()
-        self._resolver: Resolver | None = None
         self._captures: Captures | None = None
-        self._directory: Directory | None = None
-        self._explainer: Explainer | None = None
-        self._names: MachineNames | None = None
-        self._own_resolvers: tuple[str, ...] = ()
-        self._name_keeper: NameKeeper | None = None
         self._route_keeper: RouteKeeper | None = None
         self._growth: Growth | None = None
-        self._hosts: ClusterHosts | None = None
         self._closing = threading.Lock()
         self._closed = False
 
@@ -144,9 +109,7 @@ class ConnectSession:
         engine.progress = self._progress
         require(api, cluster.namespace, carrier=options.carrier)
         self._progress(f"cluster {cluster.name} at {cluster.server}, namespace {cluster.namespace}")
-        mode = self._options.names.mode
-        if mode.hosts is not None:
-            self._hosts = ClusterHosts(api, mode.hosts or (cluster.namespace,), own=cluster.namespace)
+        self._hosts = self._options.names.followed_hosts(api, cluster.namespace)
         with ThreadPoolExecutor(max_workers=4, thread_name_prefix="ktctl-start") as pool:
             asked: Future[ClusterRanges] = pool.submit(detect_ranges, api, cluster.namespace)
             names = pool.submit(namespace_names, api, cluster.namespace)
@@ -163,7 +126,7 @@ class ConnectSession:
             self._progress(f"tunnel to agent {report.get('agent', '?')}")
             pod_dns = parse_resolv_conf(str(report.get("resolv_conf", "")))
             probes = FirstProbes(engine.loop, engine.switchboard, self._progress)
-            probes.start(targets(pod_dns.nameservers, self._domains_of(pod_dns)[0], service.result()))
+            probes.start(targets(pod_dns.nameservers, self._options.names.domains_of(pod_dns)[0], service.result()))
             self._join(engine, ranges, names.result(), pod_dns)
             probes.say()
 
@@ -179,48 +142,23 @@ class ConnectSession:
         except KtError:
             pass  # reading it may be forbidden; creating the Job will tell
 
-    def _domains_of(self, pod_dns: ResolvConf) -> tuple[str, ...]:
-        return self._options.names.cluster_domains or (cluster_domain(pod_dns),)
-
     def _join(self, engine: Engine, ranges: ClusterRanges, namespaces: list[str], pod_dns: ResolvConf) -> None:
         """Plan this machine's part, have the helper do it, and put the stack between device and tunnel."""
-        chosen, options = self._options.ranges, self._options.names
+        chosen = self._options.ranges
         prefixes, routes = chosen.of(ranges), read_routes()
-        resolver_address = free_address(RESOLVER_CANDIDATES, prefixes, routes)
-        naming = decide(look(), hosts=options.mode.hosts is not None, ours=OUR_RESOLVERS)
-        self._own_resolvers = naming.own.nameservers
+        resolver = free_address(RESOLVER_CANDIDATES, prefixes, routes)
         api_server = engine.cluster.addresses()
-        self._domains = domains = self._domains_of(pod_dns)
-        namespace = engine.cluster.namespace
-        search = (f"{namespace}.svc.{domains[0]}", f"svc.{domains[0]}", domains[0])
-        routing = Routing(
-            cluster_domains=domains,
-            namespace=namespace,
-            namespaces=namespaces,
-            prefixes=ranges.all(),
-            domains=options.domains,
-            order=options.mode.order,
-        )
-        self._resolver = resolver = Resolver(
-            routing=routing,
-            entropy=os.urandom,
-            longest_kept=options.longest_kept,
-            ingress=tuple(map(str, options.ingress)),
-        )
-        self._resolver_address = str(resolver_address)
-        keeper = NameKeeper(
+        self._names = names = Names(
+            engine,
             self._helper,
-            naming,
-            Wanted(
-                self._resolver_address,
-                search,
-                domains=resolver.routed,
-                everything=options.mode.order is Order.CLUSTER_ONLY,
-                hosts=self._known_hosts(domains[0]),
-            ),
-            ours=OUR_RESOLVERS,
-            resolvers=self._use_resolvers,
-            progress=self._progress,
+            self._options.names,
+            self._progress,
+            ranges=ranges,
+            namespaces=namespaces,
+            pod_dns=pod_dns,
+            address=resolver,
+            hosts=self._hosts,
+            own_changed=self._resolvers_changed,
         )
         self._plan = plan_host(
             interface=INTERFACE,
@@ -229,79 +167,29 @@ class ConnectSession:
             prefixes=prefixes,
             excluded=chosen.excluded,
             routed=chosen.routed,
-            holes=_holes(api_server, self._own_resolvers, routes),
+            holes=_holes(api_server, names.own_resolvers, routes),
             routes=routes,
-            resolver=resolver_address,
-            names=keeper.way(),
+            resolver=resolver,
+            names=names.way(),
         )
         applied = self._helper.apply(self._plan)
         device = TunDevice(applied.descriptor, name=INTERFACE, mtu=MTU, offload=True)
         for route in applied.skipped:
             self._progress(f"without route {route}: this machine has IPv6 switched off")
-        self._put_together(engine, device, resolver, resolver_address, pod_dns, naming.own)
-        self._search = () if naming.hook is Hook.HOSTS else search
-        self._explainer = Explainer(
-            engine.loop,
-            resolver,
-            dataclasses.replace(naming.own, search=_joined(self._search, naming.own.search)),
-            {
-                Upstream.CLUSTER: " ".join(pod_dns.nameservers),
-                Upstream.MACHINE: " ".join(naming.own.nameservers),
-                Upstream.INGRESS: "--ingress-ip",
-            },
-        )
-        self._name_keeper = keeper
-        keeper.start()
-        self._follow(engine, resolver, keeper, domains[0])
-        self._keep_routes(engine, ranges, routing, routes, api_server, {4} if applied.skipped else {4, 6})
+        names.start(self._put_together(engine, device, names, resolver, pod_dns))
+        self._keep_routes(engine, ranges, names, routes, api_server, {4} if applied.skipped else {4, 6})
         self._progress(f"device {INTERFACE}, {len(self._plan.routes)} routes")
-        self._say_names(naming, resolver)
+        names.say()
 
-    def _known_hosts(self, domain: str) -> Hosts:
-        if self._hosts is None:
-            return {}
-        for lacking in self._hosts.wait(HOSTS_SECONDS):
-            self._progress(f"without {lacking}: their names are not in the hosts file")
-        return self._hosts.now(domain)
-
-    def _follow(self, engine: Engine, resolver: Resolver, keeper: NameKeeper, domain: str) -> None:
-        """What of the cluster changes names while it is connected."""
-        self._directory = Directory(
-            engine.loop,
-            engine.api,
-            resolver,
-            namespace=engine.cluster.namespace,
-            ingress=bool(self._options.names.ingress),
-            changed=lambda: keeper.want(domains=resolver.routed),
-        )
-        hosts = self._hosts
-        if hosts is not None:
-            hosts.tell(lambda: keeper.want(hosts=hosts.now(domain)))
-
-    def _say_names(self, naming: Naming, resolver: Resolver) -> None:
-        if naming.hook is Hook.HOSTS:
-            self._progress("names of Services in the hosts file; resolvers are left alone")
-            return
-        self._progress(f"names by {self._resolver_address} ({naming.hook.value}), search {' '.join(self._search)}")
-        more = len(resolver.routed) - MOST_DOMAINS
-        if naming.hook is Hook.RESOLVED and more > 0:
-            self._progress(f"{more} namespaces are more than systemd-resolved takes: their names need the search list")
-
-    def _use_resolvers(self, servers: tuple[str, ...]) -> None:
-        """This machine's own resolvers are others now."""
-        self._own_resolvers = servers
+    def _resolvers_changed(self) -> None:
         if self._route_keeper is not None:
             self._route_keeper.look("other resolvers")
-        if self._engine is not None and self._names is not None:
-            self._engine.loop.call_soon(partial(self._names.use, servers))
-        if self._explainer is not None:
-            self._explainer.servers[Upstream.MACHINE] = " ".join(servers)
 
     def _keep_routes(
         self,
         engine: Engine,
         ranges: ClusterRanges,
-        routing: Routing,
+        names: Names,
         routes: list[Route],
         api_server: list[IPAddress],
         versions: set[int],
@@ -316,13 +204,13 @@ class ConnectSession:
             Situation(
                 ranges=tuple(reached if chosen.routed else ()),
                 excluded=chosen.excluded,
-                resolver=ipaddress.ip_address(self._resolver_address),
-                holes=frozenset(_holes(api_server, self._own_resolvers, routes)),
+                resolver=ipaddress.ip_address(names.address),
+                holes=frozenset(_holes(api_server, names.own_resolvers, routes)),
                 routes=tuple(routes),
                 versions=frozenset(versions),
             ),
             interface=INTERFACE,
-            holes=lambda now: _holes(api_server, self._own_resolvers, now),
+            holes=lambda now: _holes(api_server, names.own_resolvers, now),
             progress=self._progress,
         )
         known = ranges.all()
@@ -330,7 +218,7 @@ class ConnectSession:
         def grown(kind: str, prefixes: list[IPPrefix]) -> None:
             keeper.grow(kind, prefixes)
             known.extend(prefixes)
-            engine.loop.call_soon(lambda: routing.update_prefixes(known))
+            engine.loop.call_soon(lambda: names.ranges_are(known))
 
         self._route_keeper = keeper
         keeper.start()
@@ -339,43 +227,39 @@ class ConnectSession:
             self._growth = Growth(engine.api, engine.cluster.namespace, ranges, pods=chosen.pods, grown=grown)
 
     def _put_together(
-        self,
-        engine: Engine,
-        device: TunDevice,
-        resolver: Resolver,
-        resolver_address: IPAddress,
-        pod_dns: ResolvConf,
-        own: ResolvConf,
-    ) -> None:
+        self, engine: Engine, device: TunDevice, names: Names, address: IPAddress, pod_dns: ResolvConf
+    ) -> MachineNames:
         config = StackConfig()
-        if resolver_address.version == 4:
-            config = dataclasses.replace(config, hop_v4=resolver_address.packed)
+        if address.version == 4:
+            config = dataclasses.replace(config, hop_v4=address.packed)
         stack = Stack(entropy=os.urandom, mtu=MTU, offload=True, config=config)
         relay = Relay(
             stack=stack,
             switchboard=engine.switchboard,
-            resolver=resolver,
-            resolver_address=resolver_address.packed,
+            resolver=names.resolver,
+            resolver_address=address.packed,
         )
         relay.use_cluster_dns(pod_dns.nameservers)
         done = threading.Event()
+        machines: list[MachineNames] = []
 
         def on_loop() -> None:
             loop = engine.loop
-            self._names = names = MachineNames(
-                loop, own.nameservers, lambda ask, data: relay.receive_outcome(ask, data, now=loop.now())
+            machine = MachineNames(
+                loop, names.own_resolvers, lambda ask, data: relay.receive_outcome(ask, data, now=loop.now())
             )
+            machines.append(machine)
 
             def pump(now: float) -> None:
                 relay.pump(now=now)
                 while (event := relay.next_event()) is not None:
                     if isinstance(event, MachineQuestion):
-                        names.ask(event, now=now)
+                        machine.ask(event, now=now)
                     else:
                         engine.session_event(event)
 
             engine.pump = pump
-            _QuietTimers(loop, resolver)
+            _QuietTimers(loop, names.resolver)
             _QuietTimers(loop, relay)
             Beats(loop, self._helper.beat, seconds=BEAT_SECONDS)
             self._driver = DeviceDriver(loop, device, stack)
@@ -384,8 +268,9 @@ class ConnectSession:
 
         self._stack = stack
         engine.loop.call_soon(on_loop)
-        if not done.wait(5.0) and not engine.loop.running:
+        if not done.wait(LOOP_SECONDS):
             raise engine.failure()
+        return machines[0]
 
     # -- while it runs
 
@@ -404,8 +289,8 @@ class ConnectSession:
 
     def stats(self) -> SessionStats | None:
         """A snapshot; None before it is up. From any thread: a moment's inexactness does not matter."""
-        engine, stack, plan = self._engine, self._stack, self._plan
-        if engine is None or stack is None or plan is None or engine.shadow is None:
+        engine, stack, plan, names = self._engine, self._stack, self._plan, self._names
+        if engine is None or stack is None or plan is None or names is None or engine.shadow is None:
             return None
         now = engine.loop.now()
         counters = engine.lanes.stats()
@@ -416,8 +301,9 @@ class ConnectSession:
             pod=engine.shadow.pod,
             device=plan.interface,
             routes=tuple(map(str, plan.routes if self._route_keeper is None else self._route_keeper.routed())),
-            resolver=self._resolver_address,
-            search=self._search,
+            resolver=names.address,
+            names_by=names.naming.hook.value,
+            search=names.search,
             connected_s=now - self._started,
             flows_open=len(flows),
             flows_total=engine.switchboard.opened_total,
@@ -431,18 +317,18 @@ class ConnectSession:
             ),
             flows=flows,
             since=self._since,
-            cluster_domains=self._domains,
-            namespaces=len(self._resolver.namespaces) if self._resolver is not None else 0,
+            cluster_domains=names.domains,
+            namespaces=len(names.resolver.namespaces),
             agent=_agent(engine.report),
         )
 
     def explain(self, name: str, kind: str) -> list[dict[str, Any]]:
-        """See `Explainer`; nothing before it is up. Not on the loop's thread.
+        """See `Names.explain`; nothing before it is up. Not on the loop's thread.
 
         Raises:
             MalformedMessage: this cannot be asked.
         """
-        return [] if self._explainer is None else self._explainer.explain(name, kind)
+        return [] if self._names is None else self._names.explain(name, kind)
 
     def capture(self, request: Mapping[str, Any]) -> Answer | ControlStream:
         """See `Captures.ask`."""
@@ -468,7 +354,7 @@ class ConnectSession:
                 return []
             self._closed = True
         said: list[str] = []
-        for part in (self._captures, self._directory, self._hosts, self._growth, self._route_keeper, self._name_keeper):
+        for part in (self._captures, self._growth, self._route_keeper, self._names or self._hosts):
             if part is not None:
                 part.close()
         if self._engine is not None and self._driver is not None:
@@ -521,24 +407,12 @@ def _agent(report: Mapping[str, Any]) -> AgentStats:
     )
 
 
-def cluster_domain(pod_dns: ResolvConf) -> str:
-    """As the search list of a pod has it: svc.DOMAIN is in it."""
-    for domain in pod_dns.search:
-        if domain.startswith("svc."):
-            return domain.removeprefix("svc.").rstrip(".")
-    return DEFAULT_DOMAIN
-
-
 def _holes(api_server: list[IPAddress], nameservers: tuple[str, ...], routes: list[Route]) -> list[IPAddress]:
     """What must stay reached as it is: the API server, this machine's resolvers, its gateways."""
     holes = set(api_server)
     holes |= {ipaddress.ip_address(server.partition("%")[0]) for server in nameservers}
     holes |= {route.gateway for route in routes if route.gateway is not None}
     return sorted(holes, key=lambda address: (address.version, int(address)))
-
-
-def _joined(first: tuple[str, ...], then: tuple[str, ...]) -> tuple[str, ...]:
-    return first + tuple(one for one in then if one not in first)
 
 
 def _words(prefixes: tuple[IPPrefix, ...]) -> str:

@@ -18,6 +18,7 @@ STATS = SessionStats(
     device="kt0",
     routes=("10.96.0.0/16", "fd00:96::/112"),
     resolver="198.19.255.253",
+    names_by="resolv.conf",
     search=("default.svc.cluster.local", "svc.cluster.local", "cluster.local"),
     connected_s=3725.2,
     flows_open=2,
@@ -41,7 +42,7 @@ def test_words() -> None:
         "shadow pod kt-connect-shadow-abcde-fghij: agent 1.0, ipv4 ipv6, ping ipv4",
         "tunnel 3 lanes of form spdy, round trip 2.1 ms, 2.0 KiB sent, 3.0 GiB received",
         "device kt0, routes 10.96.0.0/16, fd00:96::/112",
-        "names by 198.19.255.253: cluster.local other.example and 4 namespaces; "
+        "names by 198.19.255.253 (resolv.conf): cluster.local other.example and 4 namespaces; "
         "search default.svc.cluster.local svc.cluster.local cluster.local",
         "2 flows open, 7 in all",
         "  tcp 10.0.0.2:4000 -> 10.96.0.1:80 ESTABLISHED up 75 B down 5.0 MiB",
