@@ -7,6 +7,8 @@ Not here: what the commands do.
 
 from __future__ import annotations
 
+import os
+
 import typer
 
 from kt_cli import flags
@@ -18,6 +20,7 @@ from kt_cli.doctor import doctor
 from kt_cli.forward import forward
 from kt_cli.helper import app as helper
 from kt_cli.logs import logs
+from kt_cli.output import Printer
 from kt_cli.status import status
 from kt_cli.version import version
 
@@ -28,6 +31,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+#: Need no root: behind sudo they are the caller's, as the connection is that they speak with.
+WITHOUT_ROOT = ("capture", "dns", "forward", "logs", "status")
+
+
+def _drop_root(command: str, given: flags.Globals) -> None:
+    from kt_net.errors import KtError
+    from kt_net.host.privilege import become_invoker
+
+    try:
+        become_invoker()
+    except KtError as error:
+        raise typer.Exit(Printer(command, given.form).error(error)) from error
 
 
 @app.callback()
@@ -41,7 +58,10 @@ def before(
     debug: flags.Debug = False,
 ) -> None:
     """Make this machine part of a Kubernetes cluster."""
-    context.obj = flags.Globals(kubeconfig, kube_context, namespace, image, output, debug)
+    given = flags.Globals(kubeconfig, kube_context, namespace, image, output, debug)
+    context.obj = given
+    if context.invoked_subcommand in WITHOUT_ROOT and os.geteuid() == 0 and os.environ.get("SUDO_UID", "0") != "0":
+        _drop_root(str(context.invoked_subcommand), given)
 
 
 for command in (capture, connect, disconnect, dns, doctor, forward, logs, status, version):

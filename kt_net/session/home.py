@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import pwd
 from pathlib import Path
 
 from kt_net.errors import AlreadyConnected, HostRefused
@@ -22,6 +23,13 @@ def home() -> Path:
     given = os.environ.get(ENVIRONMENT)
     if given:
         return Path(given)
+    invoker = os.environ.get("SUDO_UID", "")
+    try:
+        if os.geteuid() == 0 and invoker.isascii() and invoker.isdecimal() and invoker != "0":
+            # The connection of `sudo ktctl connect` is that user's: it becomes the user again.
+            return Path(pwd.getpwuid(int(invoker)).pw_dir) / ".kt"
+    except (KeyError, OverflowError):
+        pass
     try:
         return Path.home() / ".kt"
     except RuntimeError:  # neither HOME nor an entry for this user, as in a container
@@ -81,7 +89,9 @@ class Claim:
 
 
 def is_claimed() -> bool:
-    """Whether a connection of this user runs."""
+    """Whether a connection of this user runs. Makes nothing: root may be asking, in the user's folder."""
+    if not (home() / "run" / "connect.lock").exists():
+        return False
     try:
         Claim().release()
     except AlreadyConnected:

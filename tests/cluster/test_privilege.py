@@ -192,3 +192,22 @@ def test_only_the_helper_has_root(lab: LabBackend, how: str, tmp_path: Path) -> 
         assert time.monotonic() < limit
         time.sleep(0.05)
     wait_nothing_of_ours(lab)
+
+
+def test_by_sudo_one_finds_ones_own_connection(lab: LabBackend, tmp_path: Path) -> None:
+    """`sudo ktctl connect` becomes the caller, and so do the others: they look where that one is."""
+    folder = tmp_path / "people"
+
+    def by_sudo(client: int, *words: str) -> subprocess.CompletedProcess[str]:
+        inside = ["nsenter", f"--target={client}", "--mount", "--net", f"--wdns={os.getcwd()}"]
+        own = ("env", "-u", "KT_HOME", "-u", "KUBECONFIG", f"HOME={folder}/home", "sudo", "-n", "--", ktctl(), *words)
+        return subprocess.run([*inside, *as_user(*own)], capture_output=True, text=True, check=False, timeout=60)
+
+    with connected(lab, "sudo", folder) as running:
+        client = find_client(running.process.pid)
+        assert by_sudo(client, "status").stdout.startswith("connected to lab")
+        assert by_sudo(client, "dns", "echo").returncode == 0
+        ended = by_sudo(client, "disconnect")
+        assert (ended.returncode, "the running connection has ended" in ended.stdout) == (0, True), ended
+        running.wait_ended()
+    wait_nothing_of_ours(lab)
