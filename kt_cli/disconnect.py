@@ -54,6 +54,9 @@ def _disconnect(printer: Printer, state_dir: str | None) -> int:
     for line in restored:
         printer.step(line)
     if not ended and not restored:
-        raise NotConnected("nothing is connected, and nothing is left of an earlier connection")
+        raise NotConnected(
+            "nothing is connected, and nothing is left on this machine of an earlier connection",
+            why="what one that was killed has left in the cluster goes by itself within minutes",
+        )
     printer.result("disconnected", ended=ended, restored=restored)
     return OK

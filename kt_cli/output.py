@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections import deque
 from enum import StrEnum
 from typing import Any
 
@@ -18,6 +19,8 @@ from kt_cli.exits import exit_code
 from kt_net.errors import KtError
 
 SCHEMA_VERSION = 1
+#: Steps that are kept for a log that begins later.
+MOST_SAID = 100
 
 
 class Format(StrEnum):
@@ -35,10 +38,17 @@ class Printer:
         self._form = form
         self._started = time.monotonic()
         self._stamped = False
+        #: Steps so far, and when they were said.
+        self._said: deque[tuple[float, str]] = deque(maxlen=MOST_SAID)
 
     def stamp(self) -> None:
-        """From now on lines of text say when: nobody sees them as they come."""
+        """It goes to a log from now on: lines of text say when, and what was said so far stands there first."""
         self._stamped = True
+        for when, text in self._said:
+            if self.is_json:
+                self._line({"event": "step", "text": text, "seconds": round(when - self._started, 3)}, sys.stderr)
+            else:
+                print(f"{self._when(time.monotonic() - when)}{text}", flush=True)
 
     @property
     def is_json(self) -> bool:
@@ -47,6 +57,8 @@ class Printer:
 
     def step(self, text: str) -> None:
         """One thing that is done, with the data it found."""
+        if not self._stamped:
+            self._said.append((time.monotonic(), text))
         if self.is_json:
             self._line({"event": "step", "text": text, "seconds": self._seconds()}, sys.stderr)
         else:
@@ -80,8 +92,8 @@ class Printer:
             print(f"  next: {error.next_step}", file=sys.stderr)
         return code
 
-    def _when(self) -> str:
-        return time.strftime("%Y-%m-%dT%H:%M:%S%z ") if self._stamped else ""
+    def _when(self, ago: float = 0.0) -> str:
+        return time.strftime("%Y-%m-%dT%H:%M:%S%z ", time.localtime(time.time() - ago)) if self._stamped else ""
 
     def _line(self, data: dict[str, Any], file: Any) -> None:
         print(json.dumps({"schema": SCHEMA_VERSION, "command": self._command, **data}), file=file, flush=True)

@@ -61,7 +61,10 @@ def question(name: str, kind: str, message_id: int) -> bytes:
         record.add_ar(EDNS0(udp_len=1232))
         return bytes(record.pack())
     except (DNSError, DNSLabelError, ValueError, KeyError) as error:
-        raise MalformedMessage(f"{name} {kind} cannot be asked", why=str(error)) from error
+        why = "labels have 1 to 63 octets, names 253"
+        if kind.upper() not in QTYPE.reverse:
+            why = f"there is no type {kind}: A, AAAA, SRV, PTR, TXT and others"
+        raise MalformedMessage(f"{name} {kind} cannot be asked", why=why) from error
 
 
 def records_of(data: bytes) -> tuple[str, list[str]]:

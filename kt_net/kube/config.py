@@ -159,6 +159,9 @@ def load_cluster(*, kubeconfig: str | None = None, context: str | None = None, n
     except NoKubeconfig:
         raise
     except Exception as error:
+        if isinstance(error, TypeError | AttributeError | KeyError | IndexError):
+            # Text that is YAML and no kubeconfig: what the library stumbles over says nothing to its user.
+            raise NoKubeconfig(f"{where} is no kubeconfig") from error
         raise NoKubeconfig(f"the kubeconfig {where} cannot be used", why=_first_line(error)) from error
     details = chosen.get("context") or {}
     return Cluster(

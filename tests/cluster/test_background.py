@@ -29,6 +29,7 @@ def test_connected_in_the_background(
         assert laptop("getent", "hosts", "echo.default").returncode == 0
         lab.kubectl("delete", "pod", ready["pod"], "--wait=false")
         limit = time.monotonic() + 30
+        assert "shadow pod" in (tmp_path / "connect.log").read_text(), "what was said before it went to the background"
         while "starting another one" not in (tmp_path / "connect.log").read_text():
             assert time.monotonic() < limit
             time.sleep(0.2)
