@@ -69,6 +69,13 @@ class World:
             assert time.monotonic() < limit
             self.send(MARK)
 
+    def wait_looked_on(self) -> None:
+        """Until somebody looks on."""
+        limit = time.monotonic() + SECONDS
+        while not len(self.taps):
+            assert time.monotonic() < limit
+            time.sleep(0.01)
+
     def wait_alone(self) -> None:
         """Until nobody looks on."""
         limit = time.monotonic() + SECONDS

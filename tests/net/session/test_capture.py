@@ -103,6 +103,7 @@ def killed(folder: str) -> list[bool]:
         with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as child:
             assert child.stdout is not None
             child.stdout.readline()
+            world.wait_looked_on()  # the answer comes before the tap is on
             world.send(7)
             child.kill()
         world.wait_alone()

@@ -59,7 +59,7 @@ def iperf(reverse: bool, flows: int, v6: bool) -> dict[str, Any]:
         host = "fd96::10" if v6 else FAR4
         command = ["iperf3", "-c", host, "-t", "2", "-J", "-P", str(flows), *(["-R"] if reverse else [])]
         result = subprocess.run(command, capture_output=True, text=True, timeout=40, check=False)
-    server.wait(10)
+        server.wait(10)  # while there is still somebody to tell it that the client has gone
     found = json.loads(result.stdout)
     return {"error": found.get("error", ""), "octets": found.get("end", {}).get("sum_received", {}).get("bytes", 0)}
 
