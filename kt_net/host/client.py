@@ -28,9 +28,9 @@ from kt_net.errors import (
     PrivilegeMissing,
     TunUnavailable,
 )
-from kt_net.host.helper import UCRED, name_senders, sender
+from kt_net.host.helper import DEFAULT_STATE, UCRED, name_senders, sender
 from kt_net.host.installed import HELPER, default_prefix, look
-from kt_net.host.launch import DEFAULT_STATE, Choice, Launch, Machine, choose
+from kt_net.host.launch import Choice, Launch, Machine, choose
 from kt_net.host.naming import Way
 from kt_net.host.plan import HostPlan
 

@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from kt_net.host.naming import RESOLVER_FILE, Environment
+from kt_net.host.helper import RESOLVER_FILE
+from kt_net.host.naming import Environment
 
 #: systemd-resolved writes here which servers it asks itself (systemd-resolved.service(8)).
 UPLINKS: Final = "/run/systemd/resolve/resolv.conf"

@@ -47,6 +47,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 PROTOCOL = 1
+#: Where the journal is unless root says otherwise.
 DEFAULT_STATE = "/var/lib/ktctl"
 
 #: After so many seconds without a beat the machine's own resolver file comes back. libc gives up on a name server after 5.
@@ -298,10 +299,13 @@ class Journal:
         self.undo.append(step)
         self._write()
 
-    def change(self, step: dict[str, Any], **changed: Any) -> None:
-        """Write down that a step's undo is another one now."""
-        step.update(changed)
-        self._write()
+    def put(self, step: dict[str, Any] | None, kind: str, **undo: Any) -> None:
+        """Write down how to undo what comes next, in the place of `step` when it is there already."""
+        if step is None:
+            self.add({"kind": kind, **undo})
+        else:
+            step.update(undo)
+            self._write()
 
     def _write(self) -> None:
         record = {"schema": 1, "pid": os.getpid(), "started": start_time(os.getpid()), "undo": self.undo}
@@ -756,15 +760,12 @@ def set_file(resolver: dict[str, Any], journal: Journal, step: dict[str, Any] | 
     """
     path, after = resolver["path"], resolver["content"].encode()
     target = os.path.realpath(path)
-    record: dict[str, Any] = {"target": target, "after": encoded(after), "ours": digest(after)}
+    record: dict[str, Any] = {"path": path, "target": target, "after": encoded(after), "ours": digest(after)}
     try:
         if not os.path.lexists(path):
             if resolver["seen"]:
                 raise Fault("changed", f"{path} has gone")
-            if step is None:
-                journal.add({"kind": "file", "path": path, "before": None, **record})
-            else:
-                journal.change(step, before=None, **record)
+            journal.put(step, "file", before=None, **record)
             create(target, after)
             return
         with open(path, "r+b") as file:
@@ -779,10 +780,7 @@ def set_file(resolver: dict[str, Any], journal: Journal, step: dict[str, Any] | 
                 record["before"] = encoded(without_ours(before, decoded(step["before"] or ""), decoded(step["after"])))
             else:
                 record["before"] = encoded(before)
-            if step is None:
-                journal.add({"kind": "file", "path": path, **record})
-            else:
-                journal.change(step, **record)
+            journal.put(step, "file", **record)
             write_in_place(file, after)
     except OSError as error:
         raise Fault("host", f"{path}: {error.strerror}") from error
@@ -820,10 +818,7 @@ def set_hosts(resolver: dict[str, Any], journal: Journal, step: dict[str, Any] |
             lines = "".join(f"{' '.join(line)}\n" for line in resolver["lines"]).encode()
             after = before + b"\n" * joined + BLOCK_BEGINS + lines + BLOCK_ENDS
             record = {"before": encoded(before), "after": encoded(after), "ours": digest(after), "joined": joined}
-            if step is None:
-                journal.add({"kind": "hosts", "path": path, **record})
-            else:
-                journal.change(step, **record)
+            journal.put(step, "hosts", path=path, **record)
             write_in_place(file, after)
     except OSError as error:
         raise Fault("host", f"{path}: {error.strerror}") from error
@@ -835,10 +830,7 @@ def set_link(interface: str, resolver: dict[str, Any], journal: Journal, step: d
     Raises:
         Fault: systemd-resolved does not take it.
     """
-    if step is None:
-        journal.add({"kind": "link", "name": interface, "settings": resolver})
-    else:
-        journal.change(step, settings=resolver)
+    journal.put(step, "link", name=interface, settings=resolver)
     tell_resolved(interface, resolver)
 
 
@@ -866,11 +858,11 @@ def set_folder(resolver: dict[str, Any], journal: Journal, step: dict[str, Any] 
         files = {name: text for name, text in files.items() if name not in taken}
         if step is None:
             made = not os.path.isdir(RESOLVER_FOLDER)
-            journal.add({"kind": "folder", "names": sorted(files), "made": made, "settings": resolver})
+            journal.put(step, "folder", names=sorted(files), made=made, settings=resolver)
             os.makedirs(RESOLVER_FOLDER, mode=0o755, exist_ok=True)
         else:
             gone = [name for name in step["names"] if name not in files]
-            journal.change(step, names=sorted({*step["names"], *files}), settings=resolver)
+            journal.put(step, "folder", names=sorted({*step["names"], *files}), settings=resolver)
             for name in gone:
                 if is_ours(path := os.path.join(RESOLVER_FOLDER, name)):
                     os.unlink(path)
@@ -1142,7 +1134,7 @@ class Service:
             return self._apply_locked(plan, folder)
 
     def _apply_locked(self, plan: dict[str, Any], folder: str) -> tuple[int, dict[str, Any]]:
-        replayed = replay_locked(folder)
+        replay_locked(folder)
         journal = Journal(folder, plan["interface"]["name"])
         if os.path.exists(journal.path):
             raise Fault("busy", f"another helper holds {plan['interface']['name']}")
@@ -1154,15 +1146,14 @@ class Service:
             if isinstance(error, OSError):
                 raise Fault("host", str(error)) from error
             raise
-        return descriptor, {"skipped": skipped, "replayed": replayed, "before": before_us(journal)}
+        return descriptor, {"skipped": skipped, "before": before_us(journal)}
 
     def _resolver(self, resolver: Any) -> dict[str, Any]:
         check_resolver(resolver)
         if self._journal is None:
             raise Fault("protocol", "no plan is in force")
-        interface = next(step["name"] for step in self._journal.undo if step["kind"] == "interface")
         with locked(self._folder):
-            set_resolver(interface, resolver, self._journal)
+            set_resolver(self._interface, resolver, self._journal)
         return {"before": before_us(self._journal)}
 
     def _route(self, add: Any, remove: Any) -> dict[str, Any]:

@@ -11,10 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kt_net.errors import PrivilegeMissing
+from kt_net.host.helper import DEFAULT_STATE
 from kt_net.host.installed import Installed, State
-
-#: Where the helper keeps its journal unless root says otherwise.
-DEFAULT_STATE = "/var/lib/ktctl"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from typing import Final
 
 from kt_net.errors import HostRefused
 from kt_net.findings import Finding, ok, problem, warning
-from kt_net.host.naming import RESOLVER_FILE, STUBS, Environment, Hook, decide
+from kt_net.host.helper import RESOLVER_FILE
+from kt_net.host.naming import STUBS, Environment, Hook, decide
 from kt_net.host.resolvconf import MARK, parse_resolv_conf
 
 CHECK: Final = "resolver"

@@ -13,17 +13,16 @@ Not here: looking (environment.py), doing (helper.py).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, TypeAlias
 
 from kt_net.errors import HostRefused
+from kt_net.host import helper
+from kt_net.host.helper import HOSTS_FILE, RESOLVER_FILE
 from kt_net.host.resolvconf import ResolvConf, parse_resolv_conf, rewrite
 
-RESOLVER_FILE: Final = "/etc/resolv.conf"
-HOSTS_FILE: Final = "/etc/hosts"
 #: Where systemd-resolved listens for programs that read resolv.conf (systemd-resolved.service(8)).
 STUBS: Final = ("127.0.0.53", "127.0.0.54")
 #: systemd-resolved takes 1024 domains a link (256 before version 243); more namespaces than this are found by the search list alone.
@@ -118,7 +117,7 @@ def _without(conf: ResolvConf, servers: tuple[str, ...]) -> ResolvConf:
 
 def digest(text: str) -> str:
     """By which the helper knows a text again."""
-    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+    return helper.digest(text.encode(errors="surrogateescape"))
 
 
 # -- the ways ------------------------------------------------------------------------------------------------------
