@@ -15,10 +15,11 @@ from kt_cli.running import STOPPING
 _READY = b"1"
 
 
-def in_background(run: Callable[[Callable[[], None]], int]) -> int:
+def in_background(run: Callable[[Callable[[], None]], int], name: str | None) -> int:
     """`run` in a child process; the exit code once it says that it is ready, or its own when it ends before.
 
     Args:
+        name: of the connection, whose log it writes; None for the usual one.
         run: given what it has to call when it is ready: from then on it has no terminal, and says what happens to `log_file`.
 
     Before there are other threads only.
@@ -27,7 +28,7 @@ def in_background(run: Callable[[Callable[[], None]], int]) -> int:
     child = os.fork()
     if not child:
         os.close(waits)
-        return run(lambda: _detach(tells))
+        return run(lambda: _detach(tells, name))
     os.close(tells)
     for number in STOPPING:
         # Who ends the command before it is ready means the session, and wants to see it undone.
@@ -39,10 +40,10 @@ def in_background(run: Callable[[Callable[[], None]], int]) -> int:
     return code if code >= 0 else 128 - code
 
 
-def _detach(tells: int) -> None:
-    from kt_net.session.home import open_log
+def _detach(tells: int, name: str | None) -> None:
+    from kt_net.session.home import DEFAULT_NAME, open_log
 
-    log, nothing = open_log(), os.open(os.devnull, os.O_RDONLY)
+    log, nothing = open_log(name or DEFAULT_NAME), os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(log, 1)
     os.dup2(log, 2)

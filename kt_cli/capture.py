@@ -44,6 +44,7 @@ def capture(
         typer.Option("--write", "-w", metavar="FILE", help="a pcap file instead of lines; - is standard output"),
     ] = "",
     also_print: Annotated[bool, typer.Option("--print", help="lines besides --write FILE")] = False,
+    name: flags.Name = None,
     output: flags.Output = None,
     debug: flags.Debug = False,
 ) -> None:
@@ -52,7 +53,7 @@ def capture(
     given.set_up_logging()
     printer = Printer("capture", given.form)
     words = {"host": host, "port": port, "protocol": protocol}
-    raise typer.Exit(guarded(printer, given.debug, lambda: _capture(printer, words, count, write, also_print)))
+    raise typer.Exit(guarded(printer, given.debug, lambda: _capture(printer, name, words, count, write, also_print)))
 
 
 class _Switch(StopSwitch):
@@ -64,11 +65,14 @@ class _Switch(StopSwitch):
         super()._handle(number, frame)
 
 
-def _capture(printer: Printer, words: dict[str, str], count: int | None, write: str, also_print: bool) -> int:
+def _capture(
+    printer: Printer, name: str | None, words: dict[str, str], count: int | None, write: str, also_print: bool
+) -> int:
     from kt_net.session.capture import Capture
+    from kt_net.session.home import meant
 
     with _Switch().installed() as switch, contextlib.ExitStack() as opened:
-        captured = Capture(**words)
+        captured = Capture(meant(name), **words)
         opened.callback(captured.close)
         takers = list[_Taker]()
         if write:

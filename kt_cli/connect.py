@@ -110,6 +110,10 @@ def connect(
             "--disable-tun-route", "--disableTunRoute", help="make the device and no routes but the resolver's"
         ),
     ] = False,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="NAME", help="of this connection, for one beside another (default: default)"),
+    ] = None,
     background: Annotated[
         bool, typer.Option("--background", help="end when connected, and stay connected; see status, logs, disconnect")
     ] = False,
@@ -138,51 +142,59 @@ def connect(
     )
 
     def run(detach: Callable[[], None] | None) -> int:
-        return guarded(printer, given.debug, lambda: _connect(given, printer, asked, state_dir, detach))
+        return guarded(printer, given.debug, lambda: _connect(given, printer, asked, state_dir, name, detach))
 
-    raise typer.Exit(in_background(run) if background else run(None))
+    raise typer.Exit(in_background(run, name) if background else run(None))
 
 
 def _connect(
-    given: flags.Globals, printer: Printer, asked: _Asked, state_dir: str | None, detach: Callable[[], None] | None
+    given: flags.Globals,
+    printer: Printer,
+    asked: _Asked,
+    state_dir: str | None,
+    name: str | None,
+    detach: Callable[[], None] | None,
 ) -> int:
     from kt_net.host.client import DEFAULT_STATE, HostHelper
     from kt_net.host.privilege import become_invoker
     from kt_net.session.connect import ConnectOptions, ConnectSession
     from kt_net.session.control import ControlServer
-    from kt_net.session.home import Claim
+    from kt_net.session.home import DEFAULT_NAME, Claim, check_name
 
+    name = check_name(DEFAULT_NAME if name is None else name)
     state_dir = state_dir or os.environ.get("KT_STATE_DIR") or DEFAULT_STATE
     names, ranges = _chosen(asked)
     with StopSwitch().installed() as switch:
         helper = HostHelper.start(state_dir, printer.step)
         try:
-            for name in become_invoker():
+            for lacking in become_invoker():
                 if given.debug:
                     print(
-                        f"note: {name} is not set here; sudo may have dropped it (sudo --preserve-env={name})",
+                        f"note: {lacking} is not set here; sudo may have dropped it (sudo --preserve-env={lacking})",
                         file=sys.stderr,
                     )
-            claim = Claim()
+            claim = Claim(name)
         except BaseException:
             helper.close()
             raise
-        options = ConnectOptions(session_options(given, asked.session), names, ranges, state_dir)
-        session = ConnectSession(options, printer.step, helper)
+        options = ConnectOptions(session_options(given, asked.session), names, ranges, state_dir, name)
+        session = ConnectSession(options, printer.step, helper, claim.tell)
         control = ControlServer(
             {
                 "status": lambda request: _status(session),
                 "disconnect": lambda request: _stop(switch),
                 "capture": session.capture,
                 "dns": lambda request: _dns(session, str(request.get("name", "")), str(request.get("kind", ""))),
-            }
+            },
+            name,
         )
 
         def ready() -> None:
             stats = session.stats()
-            end = "in the background; see ktctl logs, end with" if detach else "end with Ctrl-C or"
+            this = "" if name == DEFAULT_NAME else f" --name {name}"
+            end = f"in the background; see ktctl logs{this}, end with" if detach else "end with Ctrl-C or"
             printer.result(
-                f"connected; {end} ktctl disconnect",
+                f"connected; {end} ktctl disconnect{this}",
                 state="connected",
                 **(dataclasses.asdict(stats) if stats else {}),
             )

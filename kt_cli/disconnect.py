@@ -22,34 +22,28 @@ SECONDS = 30.0
 
 def disconnect(
     context: typer.Context,
+    name: flags.Name = None,
+    every: Annotated[bool, typer.Option("--all", help="all connections of this user")] = False,
     output: flags.Output = None,
     debug: flags.Debug = False,
     state_dir: Annotated[str | None, typer.Option("--state-dir", metavar="DIR", hidden=True)] = None,
 ) -> None:
-    """End the running connection, and restore what one that was killed left on this machine."""
+    """End a running connection, and restore what one that was killed left on this machine."""
     given = flags.of(context).merged(output=output, debug=debug)
     given.set_up_logging()
     printer = Printer("disconnect", given.form)
-    raise typer.Exit(guarded(printer, given.debug, lambda: _disconnect(printer, state_dir)))
+    raise typer.Exit(guarded(printer, given.debug, lambda: _disconnect(printer, name, every, state_dir)))
 
 
-def _disconnect(printer: Printer, state_dir: str | None) -> int:
-    from kt_net.errors import NotConnected, TunnelLost
+def _disconnect(printer: Printer, name: str | None, every: bool, state_dir: str | None) -> int:
+    from kt_net.errors import NotConnected
     from kt_net.host.client import DEFAULT_STATE, leftovers, replay_leftovers
-    from kt_net.session.control import ask
-    from kt_net.session.home import is_claimed
+    from kt_net.session.home import connections, is_claimed, meant
 
     state_dir = state_dir or os.environ.get("KT_STATE_DIR") or DEFAULT_STATE
-    ended = False
-    if is_claimed():
-        ask("disconnect")
-        limit = time.monotonic() + SECONDS
-        while is_claimed():
-            if time.monotonic() > limit:
-                raise TunnelLost("the connection does not end", next_step="end its process, then run this again")
-            time.sleep(0.05)
-        ended = True
-        printer.step("the running connection has ended")
+    ended = [one for one in (connections() if every else [meant(name)]) if is_claimed(one)]
+    for one in ended:
+        _end(printer, one)
     restored = replay_leftovers(state_dir) if leftovers(state_dir) else []
     for line in restored:
         printer.step(line)
@@ -58,5 +52,19 @@ def _disconnect(printer: Printer, state_dir: str | None) -> int:
             "nothing is connected, and nothing is left on this machine of an earlier connection",
             why="what one that was killed has left in the cluster goes by itself within minutes",
         )
-    printer.result("disconnected", ended=ended, restored=restored)
+    printer.result("disconnected", ended=bool(ended), connections=ended, restored=restored)
     return OK
+
+
+def _end(printer: Printer, name: str) -> None:
+    from kt_net.errors import TunnelLost
+    from kt_net.session.control import ask
+    from kt_net.session.home import DEFAULT_NAME, is_claimed
+
+    ask("disconnect", name)
+    limit = time.monotonic() + SECONDS
+    while is_claimed(name):
+        if time.monotonic() > limit:
+            raise TunnelLost("the connection does not end", next_step="end its process, then run this again")
+        time.sleep(0.05)
+    printer.step(f"the running connection{'' if name == DEFAULT_NAME else f' {name}'} has ended")

@@ -19,6 +19,7 @@ def dns(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="as a program would say it; with a final dot: as it is")],
     kind: Annotated[str, typer.Argument(metavar="[TYPE]", help="A, AAAA, SRV, PTR, ...")] = "A",
+    connection: flags.Name = None,
     output: flags.Output = None,
     debug: flags.Debug = False,
 ) -> None:
@@ -26,14 +27,15 @@ def dns(
     given = flags.of(context).merged(output=output, debug=debug)
     given.set_up_logging()
     printer = Printer("dns", given.form)
-    raise typer.Exit(guarded(printer, given.debug, lambda: _dns(printer, name, kind)))
+    raise typer.Exit(guarded(printer, given.debug, lambda: _dns(printer, name, kind, connection)))
 
 
-def _dns(printer: Printer, name: str, kind: str) -> int:
+def _dns(printer: Printer, name: str, kind: str, connection: str | None) -> int:
     from kt_net.errors import NotConnected, ObjectMissing, UsageFault
     from kt_net.session.control import ask
+    from kt_net.session.home import meant
 
-    answer = ask("dns", name=name, kind=kind)
+    answer = ask("dns", meant(connection), name=name, kind=kind)
     if "error" in answer:
         raise UsageFault(f"{name} {kind} cannot be asked for", why=str(answer["error"]))
     steps = answer.get("steps")

@@ -44,14 +44,13 @@ def _doctor(given: flags.Globals, printer: Printer, state_dir: str | None) -> in
     from kt_net.host.client import DEFAULT_STATE
     from kt_net.host.machine import look_at_machine
     from kt_net.host.privilege import become_invoker
-    from kt_net.session.connect import INTERFACE
     from kt_net.session.doctor import Asked, examine
 
     # The undo journals are root's; everything after them is the user's own: kubeconfig, plugins, the running connection.
     machine = look_at_machine(state_dir or os.environ.get("KT_STATE_DIR") or DEFAULT_STATE)
     become_invoker()
     findings = []
-    for finding in examine(Asked(given.kubeconfig, given.context, given.namespace), machine, interface=INTERFACE):
+    for finding in examine(Asked(given.kubeconfig, given.context, given.namespace), machine):
         findings.append(finding)
         if not printer.is_json:
             print(_text(finding), flush=True)

@@ -37,6 +37,11 @@ IdleExit: TypeAlias = Annotated[
 ]
 
 
+Name: TypeAlias = Annotated[
+    str | None, typer.Option("--name", metavar="NAME", help="which connection, when several run")
+]
+
+
 class CarrierForm(StrEnum):
     """Names of kt_net.kube.dial's forms, and "auto"."""
 

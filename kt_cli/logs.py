@@ -24,21 +24,22 @@ LOOK_SECONDS = 0.2
 def logs(
     context: typer.Context,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="go on until Ctrl-C")] = False,
+    name: flags.Name = None,
     output: flags.Output = None,
     debug: flags.Debug = False,
 ) -> None:
     """Say what has happened to a connection in the background."""
     given = flags.of(context).merged(output=output, debug=debug)
     printer = Printer("logs", given.form)
-    raise typer.Exit(guarded(printer, given.debug, lambda: _logs(printer, follow)))
+    raise typer.Exit(guarded(printer, given.debug, lambda: _logs(printer, follow, name)))
 
 
-def _logs(printer: Printer, follow: bool) -> int:
+def _logs(printer: Printer, follow: bool, name: str | None) -> int:
     from kt_net.errors import NotConnected
-    from kt_net.session.home import log_file
+    from kt_net.session.home import log_file, meant
 
     try:
-        file = open(log_file(), encoding="utf-8", errors="replace")  # noqa: SIM115 - closed below
+        file = open(log_file(meant(name)), encoding="utf-8", errors="replace")  # noqa: SIM115 - closed below
     except OSError as error:
         raise NotConnected(
             "no connection has been in the background",

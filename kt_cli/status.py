@@ -30,20 +30,29 @@ def status(
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="go on until Ctrl-C, or until the connection ends")
     ] = False,
+    name: flags.Name = None,
     output: flags.Output = None,
     debug: flags.Debug = False,
 ) -> None:
-    """Say what is connected: routes, names, tunnel, flows."""
+    """Say what is connected: routes, names, tunnel, flows; of all connections, unless one is named."""
     given = flags.of(context).merged(output=output, debug=debug)
     given.set_up_logging()
     printer = Printer("status", given.form)
-    raise typer.Exit(guarded(printer, given.debug, lambda: _watch(printer) if watch else _status(printer)))
+    raise typer.Exit(guarded(printer, given.debug, lambda: _watch(printer, name) if watch else _status(printer, name)))
 
 
-def _status(printer: Printer) -> int:
+def _status(printer: Printer, name: str | None) -> int:
     from kt_net.session.control import ask
+    from kt_net.session.home import connections, meant
 
-    _print(printer, ask("status"))
+    names = connections() if name is None else []
+    if len(names) < 2:
+        _print(printer, ask("status", meant(name)))
+        return OK
+    for number, one in enumerate(names):
+        if number and not printer.is_json:
+            print()
+        _print(printer, ask("status", one))
     return OK
 
 
@@ -58,11 +67,13 @@ def _print(printer: Printer, answer: Mapping[str, Any]) -> None:
 # -- while it changes
 
 
-def _watch(printer: Printer) -> int:
+def _watch(printer: Printer, name: str | None) -> int:
     """A screen that is drawn again, an object a second, or without a terminal a block whenever something has changed."""
     from kt_net.session.control import ask
+    from kt_net.session.home import meant
 
-    answers = _answers(ask("status"))  # that nothing is connected is an error here, and the end later
+    name = meant(name)
+    answers = _answers(ask("status", name), name)  # that nothing is connected is an error here, and the end later
     with StopSwitch().installed():
         try:
             if printer.is_json:
@@ -78,7 +89,7 @@ def _watch(printer: Printer) -> int:
     return OK
 
 
-def _answers(first: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _answers(first: Mapping[str, Any], name: str) -> Iterator[Mapping[str, Any]]:
     """One a second, until the connection has ended."""
     from kt_net.errors import NotConnected
     from kt_net.session.control import ask
@@ -88,9 +99,9 @@ def _answers(first: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     while True:
         time.sleep(WATCH_SECONDS)
         try:
-            answer = ask("status")
+            answer = ask("status", name)
         except NotConnected:
-            if is_claimed():
+            if is_claimed(name):
                 continue  # stopped, or busy ending
             return
         yield answer
@@ -139,8 +150,9 @@ def text_of(stats: Mapping[str, Any]) -> str:
     tunnel = stats["tunnel"]
     rtt = "not measured yet" if tunnel["rtt_s"] is None else f"{tunnel['rtt_s'] * 1000:.1f} ms"
     lanes = f"{tunnel['lanes']} lane{'s' * (tunnel['lanes'] != 1)}"
+    cluster = f"{stats['cluster']}{_named(stats['name'])}, namespace {stats['namespace']}"
     lines = [
-        f"connected to {stats['cluster']}, namespace {stats['namespace']}, for {_span(stats['connected_s'])} (since {stats['since']})",
+        f"connected to {cluster}, for {_span(stats['connected_s'])} (since {stats['since']})",
         f"shadow pod {stats['pod']}{_agent_text(stats['agent'])}",
         f"tunnel {lanes} of form {tunnel['carrier']}, round trip {rtt}, "
         f"{size(tunnel['octets_sent'])} sent, {size(tunnel['octets_received'])} received",
@@ -158,6 +170,12 @@ def text_of(stats: Mapping[str, Any]) -> str:
     if len(stats["flows"]) > MOST_FLOWS:
         lines.append(f"  and {len(stats['flows']) - MOST_FLOWS} more")
     return "\n".join(lines)
+
+
+def _named(name: str) -> str:
+    from kt_net.session.home import DEFAULT_NAME
+
+    return "" if name in ("", DEFAULT_NAME) else f" as {name}"
 
 
 def _agent_text(agent: Mapping[str, Any] | None) -> str:

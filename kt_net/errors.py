@@ -123,9 +123,9 @@ class PrivilegeMissing(EnvironmentFault):
 
 
 class AlreadyConnected(EnvironmentFault):
-    """Another ktctl connect of this user is running."""
+    """Another ktctl connect of this user is running, under the same name."""
 
-    default_next_step = "run: ktctl status, or ktctl disconnect"
+    default_next_step = "run: ktctl status, or ktctl disconnect; for a second cluster, give this connection a --name"
 
 
 class NotConnected(EnvironmentFault):
@@ -144,6 +144,12 @@ class HostRefused(EnvironmentFault):
     """The kernel or the file system refused a step of the plan for this machine."""
 
     default_next_step = "run: ktctl disconnect, then try again with --debug"
+
+
+class HostChanged(HostRefused):
+    """This machine is not as it was a moment ago, as the plan has it: another program, or another connection, was quicker."""
+
+    default_next_step = "run it again"
 
 
 class AddressInUse(EnvironmentFault):

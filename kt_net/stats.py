@@ -72,9 +72,10 @@ class SessionStats:
 
     Attributes:
         connected_s, since: seconds since it was begun, and when that was (RFC 3339, this machine's time).
-        names_by: how programs come to the resolver (kt_net.host.naming.Hook).
+        names_by: how programs come to the resolver (kt_net.host.naming.Hook), or by which other connection.
         cluster_domains: whose names nobody but the cluster is asked for.
         namespaces: how many there are: each is a routing domain.
+        name: what this user calls the connection.
     """
 
     cluster: str
@@ -94,3 +95,4 @@ class SessionStats:
     cluster_domains: tuple[str, ...] = ()
     namespaces: int = 0
     agent: AgentStats | None = None
+    name: str = ""

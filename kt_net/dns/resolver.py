@@ -174,6 +174,11 @@ class Resolver:
         """The hosts of Ingress objects that are there now."""
         self._routing.update_hosts(hosts)
 
+    def pass_on(self, passed_on: bool) -> None:
+        """See `Routing.pass_on`."""
+        if self._routing.pass_on(passed_on):
+            self._forget_answers()
+
     @property
     def routed(self) -> tuple[str, ...]:
         """See `Routing.routed`."""

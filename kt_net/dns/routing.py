@@ -111,6 +111,7 @@ class Routing:
         self._prefixes = tuple(prefixes)
         self._more = tuple(_plain(domain) for domain in domains)
         self._order = order
+        self._passed_on = False
         self._services: dict[str, frozenset[str]] = {}
         self._headless: frozenset[str] = frozenset()
         self._hosts: frozenset[str] = frozenset()
@@ -141,6 +142,11 @@ class Routing:
     def is_host(self, name: str) -> bool:
         """Whether an Ingress has it: itself, or by a wildcard for its first label (Kubernetes doc, "Ingress", hostname wildcards)."""
         return name in self._hosts or f"*.{name.partition('.')[2]}" in self._hosts
+
+    def pass_on(self, passed_on: bool) -> bool:
+        """Whether the machine's resolver is another connection, so that it may know what is in no cluster of ours; whether that is news."""
+        before, self._passed_on = self._passed_on, passed_on
+        return self._passed_on != before
 
     def update_prefixes(self, prefixes: Iterable[IPPrefix]) -> None:
         """The ranges that the cluster has now."""
@@ -189,7 +195,9 @@ class Routing:
         """The way of `name` (lower case, no final dot)."""
         labels = name.split(".")
         if self.is_clusters(name):
-            return (Step(Upstream.CLUSTER, name),)
+            mine = (Step(Upstream.CLUSTER, name),)
+            passed_on = self._passed_on and self._order is not Order.CLUSTER_ONLY
+            return (*mine, Step(Upstream.MACHINE, name)) if passed_on else mine
         if labels[-1] == "arpa":
             return self._plain_way(name, mine=not self._is_cluster_address(labels))
         if any(_is_below(name, domain) for domain in self._more):

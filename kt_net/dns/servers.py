@@ -18,6 +18,8 @@ from dnslib import RCODE
 SERVER_SECONDS: Final = 1.0
 #: How often one question goes out: the last time when the resolver is about to give it up.
 MAX_TURNS: Final = 5
+#: For so long one that was to be asked first, and was silent, is asked after the others.
+SILENT_SECONDS: Final = 5.0
 #: As many as libc takes (resolv.conf(5), MAXNS).
 MAX_SERVERS: Final = 3
 #: A server that says so cannot serve us; the next may (libc's res_send takes the same three).
@@ -26,27 +28,41 @@ _HEADER_OCTETS: Final = 12
 
 
 class Servers:
-    """The servers of one resolv.conf."""
+    """The servers of one resolv.conf.
 
-    def __init__(self, addresses: Iterable[str]) -> None:
+    Args:
+        first: one that knows more than the others: it is asked before them, again and again even while it is silent.
+    """
+
+    def __init__(self, addresses: Iterable[str], *, first: str = "") -> None:
         self._order = deque(list(dict.fromkeys(addresses))[:MAX_SERVERS])
+        self._first = first
+        if first:
+            self._order.appendleft(first)
+        self._silent_until = 0.0
 
     def __bool__(self) -> bool:
         return bool(self._order)
 
-    def turns(self, *, again: bool) -> Turns:
+    def turns(self, *, again: bool, now: float) -> Turns:
         """For one question.
 
         Args:
             again: whether a server that is silent is asked a second time: over UDP the question may be lost.
         """
+        if self._first and now >= self._silent_until:
+            self._to_front(self._first)
         return Turns(self._order, again=again)
 
-    def answered(self, address: str) -> None:
+    def answered(self, address: str, *, now: float) -> None:
         """From now on it is asked first."""
         if address in self._order and self._order[0] != address:
-            self._order.remove(address)
-            self._order.appendleft(address)
+            self._to_front(address)
+            self._silent_until = now + SILENT_SECONDS
+
+    def _to_front(self, address: str) -> None:
+        self._order.remove(address)
+        self._order.appendleft(address)
 
 
 class Turns:

@@ -46,16 +46,16 @@ class MachineNames:
         self._sockets = 0
         loop.add(self)
 
-    def use(self, servers: tuple[str, ...]) -> None:
-        """Other servers from now on; on the loop's thread."""
-        self._servers = Servers(servers)
+    def use(self, servers: tuple[str, ...], first: str = "") -> None:
+        """Other servers from now on; on the loop's thread. `first`: see `Servers`."""
+        self._servers = Servers(servers, first=first)
 
     def ask(self, question: MachineQuestion, *, now: float) -> None:
         """Ask one server; the others in turn while there is no answer."""
         if len(self._questions) >= MAX_QUESTIONS:
             self._failed.append(question.ask)
             return
-        asked = _Question(question, self._servers.turns(again=question.transport is Transport.UDP))
+        asked = _Question(question, self._servers.turns(again=question.transport is Transport.UDP, now=now))
         self._questions[question.ask] = asked
         self._next(asked, now=now)
 
@@ -120,7 +120,7 @@ class MachineNames:
             self._drop_socket(asked, attempt.server)
             self._next(asked, now=self._loop.now())
         else:
-            self._servers.answered(attempt.server)
+            self._servers.answered(attempt.server, now=self._loop.now())
             self._end(asked)
             self._outcome(asked.question.ask, answer)
 

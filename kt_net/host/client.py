@@ -23,6 +23,7 @@ from kt_net.addr import IPPrefix
 from kt_net.errors import (
     EnvironmentFault,
     HelperProtocolError,
+    HostChanged,
     HostRefused,
     KtError,
     PrivilegeMissing,
@@ -45,8 +46,8 @@ _ROOM = socket.CMSG_SPACE(UCRED.size) + socket.CMSG_SPACE(4)
 _KINDS: dict[str, type[KtError]] = {
     "tun": TunUnavailable,
     "host": HostRefused,
-    "busy": HostRefused,
-    "changed": HostRefused,
+    "busy": HostChanged,
+    "changed": HostChanged,
     "plan": HelperProtocolError,
     "protocol": HelperProtocolError,
 }
@@ -165,6 +166,7 @@ class HostHelper:
 
         Raises:
             TunUnavailable: no TUN device.
+            HostChanged: the device or the resolver file is another one's by now.
             HostRefused: the kernel or a file refused a step; what was done before it is undone.
             HelperProtocolError: the helper does not take this plan.
         """
@@ -181,6 +183,16 @@ class HostHelper:
         """
         answer, _ = self._ask({"do": "replay"})
         return [str(line) for line in answer.get("done", ())]
+
+    def before(self) -> str | None:
+        """What the resolver file was before the connection whose text is in it now, "" when there was none; None: it is no living one's.
+
+        Raises:
+            HostRefused: the helper has ended, or the state folder is not to be trusted.
+        """
+        answer, _ = self._ask({"do": "before"})
+        before = answer.get("before")
+        return before if isinstance(before, str) else None
 
     def change_names(self, way: Way) -> str:
         """Another way of names of the same kind; the resolver file that will come back, as in `Applied`. From any thread but the beat's.

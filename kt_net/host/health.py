@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 from typing import Final
 
 from kt_net.addr import IPPrefix
@@ -34,13 +34,20 @@ def judge_machine(machine: Machine) -> list[Finding]:
     ]
 
 
-def judge_routes(prefixes: Iterable[IPPrefix], interface: str, routes: Iterable[Route]) -> list[Finding]:
-    """Ranges of the cluster against the routes that are there already."""
+def judge_routes(
+    prefixes: Iterable[IPPrefix], own: Set[str], routes: Iterable[Route], owners: Mapping[str, str]
+) -> list[Finding]:
+    """Ranges of the cluster against the routes that are there already.
+
+    Args:
+        own: devices of connections to this cluster.
+        owners: names of this user's connections, by their devices.
+    """
     known, found = list(routes), []
     wanted = list(prefixes)
     for prefix in wanted:
         try:
-            refuse_overlap(prefix, interface, known)
+            refuse_overlap(prefix, own, known, owners)
         except RouteConflict as error:
             found.append(problem("routes", error.what, error.next_step))
     words = ", ".join(map(str, wanted))

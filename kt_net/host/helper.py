@@ -11,10 +11,14 @@ Names come to our resolver in one of four ways, as the plan says: the resolver f
 domain, a file for each domain in /etc/resolver (macOS), or a block of lines in the hosts file. `resolver` puts another one of the same
 kind in its place while the plan is in force.
 
+Several connections may be there at once, each with a helper and a device of its own. The resolver file is one of them's: it has the other
+ones' names asked for (kt_net.session.name_keeper), and when it ends another one may take the file. `before` tells what was in it before
+the one whose text is in it now.
+
 Protocol: standard input is one end of a Unix stream socket. Both sides send JSON objects, one a line, and the kernel says with each
 piece who sent it (SCM_CREDENTIALS): here root and the user for whom this was started are heard, there root alone. The answer to a plan
-carries the TUN's descriptor (SCM_RIGHTS). Requests: {"do": "hello"|"replay"|"apply"|"resolver"|"route"|"undo"}; answers: {"ok": true,
-...} or {"ok": false, "kind": ..., "error": ...}. {"do": "beat"} is not answered.
+carries the TUN's descriptor (SCM_RIGHTS). Requests: {"do": "hello"|"replay"|"before"|"apply"|"resolver"|"route"|"undo"}; answers: {"ok":
+true, ...} or {"ok": false, "kind": ..., "error": ...}. {"do": "beat"} is not answered.
 
 Not here: deciding what is routed or which names go where (kt_net.host.plan); it refuses what is outside its own grammar.
 """
@@ -63,13 +67,16 @@ INTERFACE = re.compile(r"kt[0-9]{1,3}\Z")
 RESOLVER_FILE = "/etc/resolv.conf"
 RESOLVER_FOLDER = "/etc/resolver"
 HOSTS_FILE = "/etc/hosts"
-#: In the resolver folder: the file with our search list, and what every file of ours begins with.
-SEARCH_FILE = "ktctl.search"
-FOLDER_MARK = "# written by ktctl, which removes it when it ends\n"
+#: The first line of a resolver file that we wrote.
+RESOLVER_MARK = "# written by ktctl; what was here before comes back when it ends"
+#: In the resolver folder: the file with a connection's search list, and what every file of that connection begins with.
+SEARCH_FILE = "ktctl.{}.search"
+FOLDER_MARK = "# written by ktctl for {}, which removes it when it ends\n"
 #: A host or domain name in small letters (RFC 1123 section 2.1; the underscore of service names, RFC 2782).
 NAME = re.compile(r"(?=.{1,253}\Z)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\Z")
-#: Around our lines in the hosts file.
-BLOCK_BEGINS, BLOCK_ENDS = b"# ktctl: names of the cluster begin\n", b"# ktctl: names of the cluster end\n"
+#: Around a connection's lines in the hosts file; the middle one begins where a line end had to be put before them.
+BLOCK_BEGINS, BLOCK_JOINED = "# ktctl: names by {} begin\n", "# ktctl: names by {} begin, joined\n"
+BLOCK_ENDS = "# ktctl: names by {} end\n"
 
 #: What is never captured, not even as a part of a route; an IPv4 address in IPv6 clothes is none of a cluster's either.
 NEVER_ROUTED = tuple(
@@ -381,27 +388,59 @@ def replay(folder: str) -> list[str]:
 def replay_locked(folder: str) -> list[str]:
     """`replay`, for who holds the lock."""
     done: list[str] = []
-    for name in sorted(os.listdir(folder)):
-        path = os.path.join(folder, name)
-        if name.startswith("journal-") and not name.endswith(".json"):
+    for path in journals(folder):
+        if not path.endswith(".json"):
             os.unlink(path)  # half written by a helper that died: a living one would hold the lock
             continue
-        if not name.startswith("journal-"):
-            continue
         try:
-            with open(path) as file:
-                record = json.load(file)
-            pid, started, undo = record["pid"], record["started"], record["undo"]
-            if record["schema"] != 1 or not isinstance(undo, list):
-                raise ValueError("of another version")
+            alive, undo = read_journal(path)
         except (OSError, ValueError, KeyError, TypeError) as error:
             done.append(f"{path} cannot be read ({error}); left alone")
             continue
-        if started is not None and start_time(pid) == started:
-            continue  # its helper lives
-        done += undo_all(undo)
-        os.unlink(path)
+        if not alive:
+            done += undo_all(undo)
+            os.unlink(path)
     return done
+
+
+def journals(folder: str) -> list[str]:
+    """Paths of them, half written ones among them."""
+    return [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if name.startswith("journal-")]
+
+
+def read_journal(path: str) -> tuple[bool, list[dict[str, Any]]]:
+    """Whether its helper lives, and the steps.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError: it is none of ours.
+    """
+    with open(path) as file:
+        record = json.load(file)
+    pid, started, undo = record["pid"], record["started"], record["undo"]
+    if record["schema"] != 1 or not isinstance(undo, list):
+        raise ValueError("of another version")
+    return started is not None and start_time(pid) == started, undo
+
+
+def before_all(folder: str) -> str | None:
+    """What the resolver file was before the connection whose text is in it now, "" when there was none; None: it is no living one's."""
+    if not os.path.isdir(folder):
+        return None
+    with locked(state_folder(folder)):
+        try:
+            with open(RESOLVER_FILE, "rb") as resolver_file:
+                now = digest(resolver_file.read(MAX_FILE + 1))
+        except OSError:
+            return None
+        for path in journals(folder):
+            try:
+                alive, undo = read_journal(path)
+                for step in undo if alive else ():
+                    if step["kind"] == "file" and step["ours"] == now:
+                        return decoded(step["before"] or "").decode(errors="surrogateescape")
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # half written, or of another version
+    return None
 
 
 def undo_all(steps: list[dict[str, Any]]) -> list[str]:
@@ -440,11 +479,20 @@ def undo_file(step: dict[str, Any]) -> str:
                 return f"{path} removed: there was none"
             write_in_place(file, before)
             return f"{path} restored"
+        if is_anothers(current, decoded(step["after"])):
+            return f"{path} is another connection's now; left to it"
         kept = without_ours(current, before or b"", decoded(step["after"]))
         if kept == current:
             return f"{path} was changed by somebody else; left as it is"
         write_in_place(file, kept)
     return f"{path} restored, with what somebody else has added"
+
+
+def is_anothers(current: bytes, after: bytes) -> bool:
+    """Whether a resolver file is the whole text of another connection, which took it while this one was silent."""
+    mark = RESOLVER_MARK.encode() + b"\n"
+    servers = [[line for line in text.splitlines() if line.startswith(b"nameserver ")] for text in (current, after)]
+    return current.startswith(mark) and bool(servers[0]) and not set(servers[0]) & set(servers[1])
 
 
 def without_ours(current: bytes, before: bytes, after: bytes) -> bytes:
@@ -487,7 +535,7 @@ def undo_folder(step: dict[str, Any]) -> str:
     """Our files out of /etc/resolver, and the folder when we made it."""
     for name in step["names"]:
         path = os.path.join(RESOLVER_FOLDER, name)
-        if NAME.match(name) and is_ours(path):
+        if NAME.match(name) and is_ours(path, step["interface"]):
             os.unlink(path)
     if step["made"] and os.path.isdir(RESOLVER_FOLDER) and not os.listdir(RESOLVER_FOLDER):
         os.rmdir(RESOLVER_FOLDER)
@@ -496,17 +544,18 @@ def undo_folder(step: dict[str, Any]) -> str:
 
 def redo_folder(step: dict[str, Any]) -> None:
     """Our files once more."""
-    write_folder(folder_files(step["settings"]))
+    write_folder(folder_files(step["interface"], step["settings"]))
 
 
-def is_ours(path: str) -> bool:
-    """Whether a file of the resolver folder is one that we wrote, or began to."""
+def is_ours(path: str, interface: str) -> bool:
+    """Whether a file of the resolver folder is one that this connection wrote, or began to."""
+    mark = FOLDER_MARK.format(interface).encode()
     try:
         with open(path, "rb") as file:
-            found = file.read(len(FOLDER_MARK))
+            found = file.read(len(mark))
     except FileNotFoundError:
         return False
-    return FOLDER_MARK.encode().startswith(found)
+    return mark.startswith(found)
 
 
 def undo_hosts(step: dict[str, Any]) -> str:
@@ -521,20 +570,27 @@ def undo_hosts(step: dict[str, Any]) -> str:
         if digest(current) == step["ours"] or partly(current, before, decoded(step["after"])):
             write_in_place(file, before)
             return f"{path} restored"
-        without = without_block(current, joined=step["joined"])
+        without = without_block(current, step["interface"])
         if without == current:
             return f"{path} was changed by somebody else; nothing of ours is in it"
         write_in_place(file, without)
     return f"{path}: our lines removed, others' kept"
 
 
-def without_block(text: bytes, *, joined: bool) -> bytes:
-    """A hosts file without our lines. `joined`: a line end was put before them, which the file did not have."""
-    before, begins, rest = text.partition(BLOCK_BEGINS)
-    _, ends, behind = rest.partition(BLOCK_ENDS)
-    if not begins or not ends:
+def without_block(text: bytes, interface: str) -> bytes:
+    """A hosts file without a connection's lines, and without the line end that had to be put before them."""
+    begins, joins, ends = (form.format(interface).encode() for form in (BLOCK_BEGINS, BLOCK_JOINED, BLOCK_ENDS))
+    joined = begins not in text
+    before, found, rest = text.partition(joins if joined else begins)
+    _, ended, behind = rest.partition(ends)
+    if not found or not ended:
         return text
-    return (before.removesuffix(b"\n") if joined and not behind else before) + behind
+    if not joined:
+        return before + behind
+    other = re.match(rb"# ktctl: names by kt[0-9]{1,3} begin\n", behind)
+    if other:  # of a connection that is still there: the line end is its own from now on
+        return before + other[0][:-1] + b", joined\n" + behind[other.end() :]
+    return before + behind if behind else before.removesuffix(b"\n")
 
 
 def decoded(text: str) -> bytes:
@@ -658,7 +714,14 @@ def set_routes(interface: dict[str, Any], routes: list[str]) -> list[str]:
             continue
         if version == 6:
             lines = [line + " nodad" if line.startswith("addr") else line for line in lines]
-        run_ip([f"-{version}", "-batch", "-"], "\n".join(lines) + "\n")
+        try:
+            run_ip([f"-{version}", "-batch", "-"], "\n".join(lines) + "\n")
+        except Fault as fault:
+            if "File exists" in str(
+                fault
+            ):  # EEXIST: another connection has chosen the same addresses at the same moment
+                raise Fault("changed", f"a route of the plan is there already: {fault}") from fault
+            raise
     return skipped
 
 
@@ -745,9 +808,9 @@ def set_resolver(interface: str, resolver: dict[str, Any] | None, journal: Journ
     if resolver["kind"] == "file":
         set_file(resolver, journal, before)
     elif resolver["kind"] == "hosts":
-        set_hosts(resolver, journal, before)
+        set_hosts(interface, resolver, journal, before)
     elif resolver["kind"] == "folder":
-        set_folder(resolver, journal, before)
+        set_folder(interface, resolver, journal, before)
     else:
         set_link(interface, resolver, journal, before)
 
@@ -800,7 +863,7 @@ def create(path: str, data: bytes) -> None:
         write_in_place(file, data)
 
 
-def set_hosts(resolver: dict[str, Any], journal: Journal, step: dict[str, Any] | None) -> None:
+def set_hosts(interface: str, resolver: dict[str, Any], journal: Journal, step: dict[str, Any] | None) -> None:
     """Our block at the end of the hosts file, in the place of an earlier one.
 
     Raises:
@@ -813,12 +876,13 @@ def set_hosts(resolver: dict[str, Any], journal: Journal, step: dict[str, Any] |
             if len(current) > MAX_HOSTS_FILE:
                 raise Fault("host", f"{path} is larger than {MAX_HOSTS_FILE} octets")
             # One that is there at the start was left by somebody whose journal is gone: it does not come back.
-            before = without_block(current, joined=step is not None and step["joined"])
+            before = without_block(current, interface)
             joined = bool(before) and not before.endswith(b"\n")
-            lines = "".join(f"{' '.join(line)}\n" for line in resolver["lines"]).encode()
-            after = before + b"\n" * joined + BLOCK_BEGINS + lines + BLOCK_ENDS
-            record = {"before": encoded(before), "after": encoded(after), "ours": digest(after), "joined": joined}
-            journal.put(step, "hosts", path=path, **record)
+            lines = "".join(f"{' '.join(line)}\n" for line in resolver["lines"])
+            block = (BLOCK_JOINED if joined else BLOCK_BEGINS).format(interface) + lines + BLOCK_ENDS.format(interface)
+            after = before + b"\n" * joined + block.encode()
+            record = {"before": encoded(before), "after": encoded(after), "ours": digest(after)}
+            journal.put(step, "hosts", path=path, interface=interface, **record)
             write_in_place(file, after)
     except OSError as error:
         raise Fault("host", f"{path}: {error.strerror}") from error
@@ -844,39 +908,41 @@ def tell_resolved(interface: str, resolver: dict[str, Any]) -> None:
     run_resolvectl("dns", interface, resolver["server"])
 
 
-def set_folder(resolver: dict[str, Any], journal: Journal, step: dict[str, Any] | None) -> None:
+def set_folder(interface: str, resolver: dict[str, Any], journal: Journal, step: dict[str, Any] | None) -> None:
     """A file for each domain, as resolver(5) of macOS has it. A domain that has one of somebody else's keeps it.
 
     Raises:
         Fault: they cannot be written.
     """
-    files = folder_files(resolver)
+    files = folder_files(interface, resolver)
     try:
         taken = {
-            name for name in files if os.path.lexists(path := os.path.join(RESOLVER_FOLDER, name)) and not is_ours(path)
+            name
+            for name in files
+            if os.path.lexists(path := os.path.join(RESOLVER_FOLDER, name)) and not is_ours(path, interface)
         }
         files = {name: text for name, text in files.items() if name not in taken}
         if step is None:
             made = not os.path.isdir(RESOLVER_FOLDER)
-            journal.put(step, "folder", names=sorted(files), made=made, settings=resolver)
+            journal.put(step, "folder", interface=interface, names=sorted(files), made=made, settings=resolver)
             os.makedirs(RESOLVER_FOLDER, mode=0o755, exist_ok=True)
         else:
             gone = [name for name in step["names"] if name not in files]
             journal.put(step, "folder", names=sorted({*step["names"], *files}), settings=resolver)
             for name in gone:
-                if is_ours(path := os.path.join(RESOLVER_FOLDER, name)):
+                if is_ours(path := os.path.join(RESOLVER_FOLDER, name), interface):
                     os.unlink(path)
         write_folder(files)
     except OSError as error:
         raise Fault("host", f"{RESOLVER_FOLDER}: {error.strerror}") from error
 
 
-def folder_files(resolver: dict[str, Any]) -> dict[str, str]:
+def folder_files(interface: str, resolver: dict[str, Any]) -> dict[str, str]:
     """Names and contents of the files."""
-    server = f"{FOLDER_MARK}nameserver {resolver['server']}\n"
-    files = dict.fromkeys((*resolver["domains"], *resolver["search"]), server)
+    mark = FOLDER_MARK.format(interface)
+    files = dict.fromkeys((*resolver["domains"], *resolver["search"]), f"{mark}nameserver {resolver['server']}\n")
     if resolver["search"]:
-        files[SEARCH_FILE] = f"{FOLDER_MARK}search {' '.join(resolver['search'])}\n"
+        files[SEARCH_FILE.format(interface)] = f"{mark}search {' '.join(resolver['search'])}\n"
     return files
 
 
@@ -1111,6 +1177,8 @@ class Service:
                 answer = self._resolver(request.get("resolver"))
             elif what == "replay":
                 answer = {"done": replay(self._folder)}
+            elif what == "before":
+                answer = {"before": before_all(self._folder)}
             elif what == "route":
                 answer = self._route(request.get("add"), request.get("remove"))
             elif what == "undo":

@@ -9,9 +9,9 @@ from typing import Final
 
 from kt_net.errors import HostRefused
 from kt_net.findings import Finding, ok, problem, warning
-from kt_net.host.helper import RESOLVER_FILE
+from kt_net.host.helper import RESOLVER_FILE, RESOLVER_MARK
 from kt_net.host.naming import STUBS, Environment, Hook, decide
-from kt_net.host.resolvconf import MARK, parse_resolv_conf
+from kt_net.host.resolvconf import parse_resolv_conf
 
 CHECK: Final = "resolver"
 #: End of a link's target -> whose file that is.
@@ -45,7 +45,7 @@ def judge_resolver(seen: Environment, *, connected: bool) -> Finding:
     text = seen.resolv_conf or ""
     found = parse_resolv_conf(text)
     servers = f"name server{'s' * (len(found.nameservers) != 1)} {', '.join(found.nameservers)}"
-    if text.startswith(MARK):
+    if text.startswith(RESOLVER_MARK):
         if connected:
             return ok(CHECK, f"{RESOLVER_FILE} is ktctl's while it is connected, {servers}")
         return problem(

@@ -6,12 +6,13 @@ Not here: doing it (helper.py).
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
 from kt_net.addr import IPAddress, IPPrefix, collapse, subtract
 from kt_net.errors import RouteConflict
-from kt_net.host.helper import NEVER_ROUTED
+from kt_net.host.helper import INTERFACE, NEVER_ROUTED
 from kt_net.host.naming import Way
 from kt_net.host.reroute import is_networks
 from kt_net.host.routes import Route
@@ -21,7 +22,7 @@ RESOLVER_CANDIDATES = tuple(ipaddress.ip_address(f"198.19.255.{last}") for last 
 #: Our own address on the device, for programs that want one as source; from the same range.
 DEVICE_CANDIDATES = tuple(ipaddress.ip_address(f"198.18.255.{last}") for last in range(253, 200, -1))
 #: Likewise for IPv6: a unique local prefix made for this (RFC 4193).
-DEVICE_V6 = ipaddress.ip_address("fd6b:746e:6574::1")
+DEVICE_V6 = ipaddress.ip_network("fd6b:746e:6574::/64")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,7 @@ def plan_host(
     excluded: tuple[IPPrefix, ...] = (),
     routed: bool = True,
     allow_conflicts: bool = False,
+    owners: Mapping[str, str] | None = None,
 ) -> HostPlan:
     """The plan for a connection.
 
@@ -92,6 +94,7 @@ def plan_host(
         names: see `HostPlan`.
         excluded: what is left out of `prefixes`.
         routed: False for a device without routes but the resolver's.
+        owners: names of this user's connections, by their devices.
 
     Raises:
         RouteConflict: a prefix overlaps a route of this machine; names both and the interface.
@@ -100,31 +103,40 @@ def plan_host(
     wanted = subtract(chosen, [ipaddress.ip_network(hole) for hole in holes])
     if not allow_conflicts:
         for prefix in chosen:
-            refuse_overlap(prefix, interface, routes)
-    device = free_address(DEVICE_CANDIDATES, prefixes, routes)
+            refuse_overlap(prefix, {interface}, routes, owners or {})
+    # An address of one's own is in no table of routes that is read here: several devices tell theirs apart by their numbers.
+    number = int(interface.removeprefix("kt"))
+    device = free_address((*DEVICE_CANDIDATES[number:], *DEVICE_CANDIDATES[:number]), prefixes, routes)
     return HostPlan(
         interface=interface,
         mtu=mtu,
         offload=offload,
-        addresses=(f"{device}/32", f"{DEVICE_V6}/128"),
+        addresses=(f"{device}/32", f"{DEVICE_V6[number + 1]}/128"),
         routes=tuple(collapse([*wanted, ipaddress.ip_network(resolver)])),
         names=names,
     )
 
 
-def refuse_overlap(prefix: IPPrefix, interface: str, routes: list[Route]) -> None:
-    """Nothing, when no other interface than `interface` has a route into the prefix (default routes and link-local ones do not count).
+def refuse_overlap(prefix: IPPrefix, own: Set[str], routes: list[Route], owners: Mapping[str, str]) -> None:
+    """Nothing, when no other interface than `own` ones has a route into the prefix (default routes and link-local ones do not count).
+
+    Args:
+        owners: see `plan_host`.
 
     Raises:
-        RouteConflict: one has; names it.
+        RouteConflict: one has; names it, and whose it is.
     """
     for route in routes:
         known = route.prefix
-        if not is_networks(known) or route.interface == interface:
+        if not is_networks(known) or route.interface in own:
             continue
         if known.version == prefix.version and known.overlaps(prefix):
+            whose, end = "", "end the connection that routes it"
+            if INTERFACE.match(route.interface):
+                name = owners.get(route.interface)
+                whose = f", the device of connection {name}" if name else ", the device of another user's connection"
+                end = f"end that connection: ktctl disconnect --name {name}" if name else end
             raise RouteConflict(
-                f"{prefix} of the cluster overlaps {known}, which this machine routes to {route.interface}",
-                next_step=f"leave it out with --exclude-ips {max(prefix, known, key=lambda one: one.prefixlen)}, "
-                "or end the connection that routes it",
+                f"{prefix} of the cluster overlaps {known}, which this machine routes to {route.interface}{whose}",
+                next_step=f"leave it out with --exclude-ips {max(prefix, known, key=lambda one: one.prefixlen)}, or {end}",
             )

@@ -8,8 +8,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 
-#: The first line of a file that we wrote.
-MARK = "# written by ktctl; what was here before comes back when it ends"
+from kt_net.host.helper import RESOLVER_MARK
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ def rewrite(text: str, *, nameserver: str, search_first: tuple[str, ...]) -> str
     """A resolv.conf with `nameserver` alone, `search_first` before the machine's own search list, and its options kept."""
     old = parse_resolv_conf(text)
     search = list(search_first) + [domain for domain in old.search if domain not in search_first]
-    lines = [MARK, f"nameserver {nameserver}", f"search {' '.join(filter(str.isascii, search))}"]
+    lines = [RESOLVER_MARK, f"nameserver {nameserver}", f"search {' '.join(filter(str.isascii, search))}"]
     if old.options:
         lines.append(f"options {' '.join(filter(str.isascii, old.options))}")
     return "\n".join(lines) + "\n"

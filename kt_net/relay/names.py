@@ -56,7 +56,7 @@ class ClusterNames:
 
     def ask(self, ask: Ask, *, now: float) -> None:
         """Send one question: to one server, and to the others in turn while there is no answer."""
-        question = _Question(ask, self._servers.turns(again=ask.transport is Transport.UDP))
+        question = _Question(ask, self._servers.turns(again=ask.transport is Transport.UDP, now=now))
         self._questions[ask.ask] = question
         self._next(question, now=now)
 
@@ -112,7 +112,7 @@ class ClusterNames:
         if not question.turns.receive(server, message):
             self._next(question, now=now)
             return
-        self._servers.answered(server)
+        self._servers.answered(server, now=now)
         self._end(question, message, now=now)
 
     def lost(self, question: _Question, server: str, *, now: float) -> None:

@@ -18,6 +18,7 @@ from kt_net.drivers.loop import Loop
 from kt_net.drivers.tap import MAX_TAPS, Taps
 from kt_net.errors import LimitExceeded, NotConnected, UsageFault
 from kt_net.session.control import Answer, Stream, open_stream
+from kt_net.session.home import DEFAULT_NAME
 from kt_net.tun.captured import Captured, CapturedParser, CaptureEnd
 from kt_net.tun.filter import parse_filter
 
@@ -57,9 +58,9 @@ class Capture:
         LimitExceeded: as many look on already as may.
     """
 
-    def __init__(self, *, host: str = "", port: str = "", protocol: str = "") -> None:
+    def __init__(self, name: str = DEFAULT_NAME, *, host: str = "", port: str = "", protocol: str = "") -> None:
         parse_filter(host=host, port=port, protocol=protocol)
-        answer, behind, self._socket = open_stream(VERB, host=host, port=port, protocol=protocol)
+        answer, behind, self._socket = open_stream(VERB, name, host=host, port=port, protocol=protocol)
         self._parser = CapturedParser()
         self._behind = behind
         if answer.get("capturing") is True:

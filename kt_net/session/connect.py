@@ -12,9 +12,10 @@ import dataclasses
 import ipaddress
 import logging
 import os
+import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -26,8 +27,9 @@ from kt_net.drivers.clock import monotonic, wall
 from kt_net.drivers.device import DeviceDriver
 from kt_net.drivers.names import MachineNames
 from kt_net.drivers.tap import Taps
-from kt_net.errors import HostRefused, KtError, ObjectMissing
-from kt_net.host.client import DEFAULT_STATE, HostHelper, replay_leftovers
+from kt_net.errors import HostChanged, HostRefused, KtError, ObjectMissing
+from kt_net.host.client import DEFAULT_STATE, Applied, HostHelper, replay_leftovers
+from kt_net.host.neighbours import MOST, free_interface
 from kt_net.host.plan import RESOLVER_CANDIDATES, HostPlan, free_address, plan_host
 from kt_net.host.reroute import Range, Situation
 from kt_net.host.resolvconf import ResolvConf, parse_resolv_conf
@@ -43,6 +45,7 @@ from kt_net.session.control import Answer
 from kt_net.session.control import Stream as ControlStream
 from kt_net.session.engine import Engine, Progress, SessionOptions
 from kt_net.session.growth import PODS, SERVICES, Growth
+from kt_net.session.home import DEFAULT_NAME, devices
 from kt_net.session.names import NameOptions, Names
 from kt_net.session.probes import FirstProbes, kubernetes_service, targets
 from kt_net.session.route_keeper import RouteKeeper
@@ -52,32 +55,46 @@ from kt_net.tun.linux import TunDevice
 
 logger = logging.getLogger(__name__)
 
-INTERFACE = "kt0"
 #: Of the device: what the way to the cluster's own links usually has; programs see segments as they would on a network.
 MTU = 1500
 #: Between two signs of life for the helper, which waits for three seconds.
 BEAT_SECONDS = 1.0
 #: For the loop to begin with what stands on it.
 LOOP_SECONDS = 10.0
+#: Looks at a machine that another connection, or another program, is changing at the same moment; and seconds between two.
+MOST_LOOKS = 5
+AGAIN_SECONDS = 0.3
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectOptions:
-    """See `SessionOptions`; and where the helper keeps its journal."""
+    """See `SessionOptions`; where the helper keeps its journal; and what this user calls the connection."""
 
     session: SessionOptions
     names: NameOptions
     ranges: RangeChoice
     state_folder: str = DEFAULT_STATE
+    name: str = DEFAULT_NAME
 
 
 class ConnectSession:
-    """One connection. `start` brings it up, `close` undoes all of it; both in the thread that made it."""
+    """One connection. `start` brings it up, `close` undoes all of it; both in the thread that made it.
 
-    def __init__(self, options: ConnectOptions, progress: Progress, helper: HostHelper) -> None:
+    Args:
+        has_device: told which device it has, before it is there.
+    """
+
+    def __init__(
+        self,
+        options: ConnectOptions,
+        progress: Progress,
+        helper: HostHelper,
+        has_device: Callable[[str], None] = lambda interface: None,
+    ) -> None:
         self._options = options
         self._progress = progress
         self._helper = helper
+        self._has_device = has_device
         self._engine: Engine | None = None
         self._stack: Stack | None = None
         self._driver: DeviceDriver | None = None
@@ -144,11 +161,40 @@ class ConnectSession:
 
     def _join(self, engine: Engine, ranges: ClusterRanges, namespaces: list[str], pod_dns: ResolvConf) -> None:
         """Plan this machine's part, have the helper do it, and put the stack between device and tunnel."""
+        for look in range(MOST_LOOKS):
+            try:
+                routes, names, plan, applied = self._apply(engine, ranges, namespaces, pod_dns)
+                break
+            except HostChanged:
+                if look == MOST_LOOKS - 1:
+                    raise
+                time.sleep(AGAIN_SECONDS)
+        self._names, self._plan = names, plan
+        device = TunDevice(applied.descriptor, name=plan.interface, mtu=MTU, offload=True)
+        for route in applied.skipped:
+            self._progress(f"without route {route}: this machine has IPv6 switched off")
+        names.start(self._put_together(engine, device, names, pod_dns))
+        self._keep_routes(engine, ranges, names, routes, {4} if applied.skipped else {4, 6})
+        self._progress(f"device {plan.interface}, {len(plan.routes)} routes")
+        names.say()
+
+    def _apply(
+        self, engine: Engine, ranges: ClusterRanges, namespaces: list[str], pod_dns: ResolvConf
+    ) -> tuple[list[Route], Names, HostPlan, Applied]:
+        """One look at this machine, and the plan that came of it in force.
+
+        Raises:
+            HostChanged: it was another machine by then.
+        """
         chosen = self._options.ranges
         prefixes, routes = chosen.of(ranges), read_routes()
+        interface = free_interface(name for _, name in socket.if_nameindex())
+        if not interface:
+            raise HostRefused(
+                f"{MOST} connections are there already", next_step="end one: ktctl disconnect --name NAME"
+            )
         resolver = free_address(RESOLVER_CANDIDATES, prefixes, routes)
-        api_server = engine.cluster.addresses()
-        self._names = names = Names(
+        names = Names(
             engine,
             self._helper,
             self._options.names,
@@ -156,30 +202,27 @@ class ConnectSession:
             ranges=ranges,
             namespaces=namespaces,
             pod_dns=pod_dns,
+            interface=interface,
             address=resolver,
+            routes=routes,
             hosts=self._hosts,
             own_changed=self._resolvers_changed,
         )
-        self._plan = plan_host(
-            interface=INTERFACE,
+        plan = plan_host(
+            interface=interface,
             mtu=MTU,
             offload=True,
             prefixes=prefixes,
             excluded=chosen.excluded,
             routed=chosen.routed,
-            holes=_holes(api_server, names.own_resolvers, routes),
+            holes=_holes(engine.cluster.addresses(), names.own_resolvers, routes),
             routes=routes,
             resolver=resolver,
             names=names.way(),
+            owners=devices(),
         )
-        applied = self._helper.apply(self._plan)
-        device = TunDevice(applied.descriptor, name=INTERFACE, mtu=MTU, offload=True)
-        for route in applied.skipped:
-            self._progress(f"without route {route}: this machine has IPv6 switched off")
-        names.start(self._put_together(engine, device, names, resolver, pod_dns))
-        self._keep_routes(engine, ranges, names, routes, api_server, {4} if applied.skipped else {4, 6})
-        self._progress(f"device {INTERFACE}, {len(self._plan.routes)} routes")
-        names.say()
+        self._has_device(interface)
+        return routes, names, plan, self._helper.apply(plan)
 
     def _resolvers_changed(self) -> None:
         if self._route_keeper is not None:
@@ -191,11 +234,10 @@ class ConnectSession:
         ranges: ClusterRanges,
         names: Names,
         routes: list[Route],
-        api_server: list[IPAddress],
         versions: set[int],
     ) -> None:
         """Follow the cluster's ranges and this machine's routes from now on."""
-        chosen = self._options.ranges
+        chosen, api_server = self._options.ranges, engine.cluster.addresses()
         reached = [Range(SERVICES, one) for one in ranges.services]
         reached += [Range("included", one) for one in chosen.included]
         reached += [Range(PODS, one) for one in ranges.pods] if chosen.pods else []
@@ -209,7 +251,7 @@ class ConnectSession:
                 routes=tuple(routes),
                 versions=frozenset(versions),
             ),
-            interface=INTERFACE,
+            interface=names.interface,
             holes=lambda now: _holes(api_server, names.own_resolvers, now),
             progress=self._progress,
         )
@@ -226,10 +268,8 @@ class ConnectSession:
         if chosen.routed:
             self._growth = Growth(engine.api, engine.cluster.namespace, ranges, pods=chosen.pods, grown=grown)
 
-    def _put_together(
-        self, engine: Engine, device: TunDevice, names: Names, address: IPAddress, pod_dns: ResolvConf
-    ) -> MachineNames:
-        config = StackConfig()
+    def _put_together(self, engine: Engine, device: TunDevice, names: Names, pod_dns: ResolvConf) -> MachineNames:
+        config, address = StackConfig(), ipaddress.ip_address(names.address)
         if address.version == 4:
             config = dataclasses.replace(config, hop_v4=address.packed)
         stack = Stack(entropy=os.urandom, mtu=MTU, offload=True, config=config)
@@ -302,7 +342,7 @@ class ConnectSession:
             device=plan.interface,
             routes=tuple(map(str, plan.routes if self._route_keeper is None else self._route_keeper.routed())),
             resolver=names.address,
-            names_by=names.naming.hook.value,
+            names_by=names.by,
             search=names.search,
             connected_s=now - self._started,
             flows_open=len(flows),
@@ -320,6 +360,7 @@ class ConnectSession:
             cluster_domains=names.domains,
             namespaces=len(names.resolver.namespaces),
             agent=_agent(engine.report),
+            name=self._options.name,
         )
 
     def explain(self, name: str, kind: str) -> list[dict[str, Any]]:

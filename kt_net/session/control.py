@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kt_net.errors import NotConnected
-from kt_net.session.home import control_socket
+from kt_net.session.home import DEFAULT_NAME, control_socket
 
 logger = logging.getLogger(__name__)
 
@@ -41,11 +41,14 @@ class ControlServer:
 
     Args:
         verbs: what may be asked, and what answers it, given the request.
+        name: of the connection.
     """
 
-    def __init__(self, verbs: Mapping[str, Callable[[Mapping[str, Any]], Answer | Stream]]) -> None:
+    def __init__(
+        self, verbs: Mapping[str, Callable[[Mapping[str, Any]], Answer | Stream]], name: str = DEFAULT_NAME
+    ) -> None:
         self._verbs = verbs
-        self._path = control_socket()
+        self._path = control_socket(name)
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()  # of one that was killed; the claim says that none lives
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -87,18 +90,20 @@ class ControlServer:
             return {"error": f"{type(error).__name__}: {error}"}
 
 
-def ask(verb: str, *, within: float = SECONDS, **arguments: str) -> Answer:
-    """The answer of the running connection, `within` seconds.
+def ask(verb: str, to: str = DEFAULT_NAME, *, within: float = SECONDS, **arguments: str) -> Answer:
+    """The answer of the running connection of that name, `within` seconds.
 
     Raises:
         NotConnected: there is none.
     """
-    answer, _, connected = open_stream(verb, within=within, **arguments)
+    answer, _, connected = open_stream(verb, to, within=within, **arguments)
     connected.close()
     return answer
 
 
-def open_stream(verb: str, *, within: float = SECONDS, **arguments: str) -> tuple[Answer, bytes, socket.socket]:
+def open_stream(
+    verb: str, to: str = DEFAULT_NAME, *, within: float = SECONDS, **arguments: str
+) -> tuple[Answer, bytes, socket.socket]:
     """The answer of the running connection, what came behind it, and the socket, which has more to say when the verb is one of a stream.
 
     Raises:
@@ -107,7 +112,7 @@ def open_stream(verb: str, *, within: float = SECONDS, **arguments: str) -> tupl
     connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connected.settimeout(within)
-        connected.connect(str(control_socket()))
+        connected.connect(str(control_socket(to)))
         connected.sendall(json.dumps({"do": verb, **arguments}).encode() + b"\n")
         line, _, behind = _line(connected).partition(b"\n")
         answer = json.loads(line)
@@ -115,7 +120,8 @@ def open_stream(verb: str, *, within: float = SECONDS, **arguments: str) -> tupl
             raise ValueError("whoever listens does not speak our language")
     except (OSError, ValueError) as error:
         connected.close()
-        raise NotConnected("nothing is connected", why=str(error) if isinstance(error, ValueError) else "") from error
+        what = "nothing is connected" if to == DEFAULT_NAME else f"nothing is connected as {to}"
+        raise NotConnected(what, why=str(error) if isinstance(error, ValueError) else "") from error
     return answer, behind, connected
 
 

@@ -32,6 +32,7 @@ from kt_net.kube.remains import judge_remains, judge_unknown
 from kt_net.kube.rights import judge_needs, judge_wishes
 from kt_net.kube.room import judge_namespace, judge_quotas
 from kt_net.session.control import Answer, ask
+from kt_net.session.home import DEFAULT_NAME, connections, devices
 
 #: For one check: what requests of ours take at most (kt_net.kube.api), on a machine that has other things to do.
 SECONDS: Final = 15.0
@@ -66,39 +67,32 @@ class Asked:
     namespace: str | None
 
 
-def examine(asked: Asked, machine: Machine, *, interface: str, seconds: float = SECONDS) -> Iterator[Finding]:
+def examine(asked: Asked, machine: Machine, *, seconds: float = SECONDS) -> Iterator[Finding]:
     """Findings as they come, in an order that does not change. Raises nothing of ours.
 
     Args:
-        interface: the device of a connection, whose routes are no conflict.
         seconds: for each check.
     """
     loading = _Begun("kubeconfig", lambda: _load(asked), max(seconds, LOGIN_SECONDS))
-    talking = _Begun("connection", lambda: [_connection(machine)], seconds)
+    talking = _Begun("connection", lambda: _connections(machine), seconds)
     yield from judge_machine(machine)
     yield from talking.findings()
     yield from loading.findings()
     if loading.value is None:
         yield from _all_skipped(("api-server", "clock", "credentials", *CLUSTER_CHECKS), "no cluster to ask")
         return
-    yield from _cluster(loading.value, machine, interface, seconds)
+    # Routes of connections to this cluster are no conflict, nor are those of connections of which nothing is known.
+    others = {device for device, cluster in (talking.value or {}).items() if cluster != loading.value.name}
+    yield from _cluster(loading.value, machine, {*machine.devices} - others, seconds)
 
 
-def connected(answer: Answer, devices: Iterable[str]) -> Finding:
-    """What a running connection said of itself (`status` of the control socket), next to the devices that are there. Pure."""
+def connected(answer: Answer, name: str = DEFAULT_NAME) -> Finding:
+    """What a running connection said of itself (`status` of the control socket). Pure."""
     stats = answer.get("stats")
+    named = "" if name == DEFAULT_NAME else f"{name}: "
     if not isinstance(stats, dict):
-        return ok("connection", f"process {answer.get('pid')} is bringing one up")
-    others = [name for name in devices if name != stats.get("device")]
-    words = (
-        f"process {answer.get('pid')}, {stats.get('device')}, to cluster {stats.get('cluster')}, pod {stats.get('pod')}"
-    )
-    if others:
-        return warning(
-            "connection",
-            f"{words}; another connection is there, too: {', '.join(others)}",
-            "end the one that is not needed: ktctl disconnect, as the user whose it is",
-        )
+        return ok("connection", f"{named}process {answer.get('pid')} is bringing one up")
+    words = f"{named}process {answer.get('pid')}, {stats.get('device')}, to cluster {stats.get('cluster')}, pod {stats.get('pod')}"
     agent = stats.get("agent")
     ping = agent.get("ping") if isinstance(agent, dict) else None
     if ping == []:
@@ -111,29 +105,47 @@ def connected(answer: Answer, devices: Iterable[str]) -> Finding:
     return ok("connection", f"{words}; ping sockets: {pings}")
 
 
-def unconnected(error: NotConnected, devices: Iterable[str]) -> Finding:
-    """What it means that no connection of this user answers. Pure."""
-    there = ", ".join(devices)
-    if isinstance(error.__cause__, TimeoutError):
-        return problem(
-            "connection",
-            "a ktctl connect of this user runs and does not answer (stopped, or out of memory?)",
-            "let it go on (kill -CONT), or end its process and run: ktctl disconnect",
-        )
-    if there:
-        return warning(
-            "connection",
-            f"{there} is there, of another user's connection or of one that is only starting or ending",
-            "run it as that user, or: sudo ktctl doctor",
-        )
-    return ok("connection", "none")
+def unconnected(error: NotConnected, name: str = DEFAULT_NAME) -> Finding | None:
+    """What it means that a connection of this user does not answer; None: that there is none. Pure."""
+    if not isinstance(error.__cause__, TimeoutError):
+        return None
+    return problem(
+        "connection",
+        f"a ktctl connect of this user ({name}) runs and does not answer (stopped, or out of memory?)",
+        "let it go on (kill -CONT), or end its process and run: ktctl disconnect",
+    )
 
 
-def _connection(machine: Machine) -> Finding:
-    try:
-        return connected(ask("status", within=CONTROL_SECONDS), machine.devices)
-    except NotConnected as error:
-        return unconnected(error, machine.devices)
+def strangers(devices: Iterable[str]) -> Finding:
+    """What it means that there are devices of which no connection of this user knows. Pure."""
+    there = list(devices)
+    return warning(
+        "connection",
+        f"{', '.join(there)} {'are' if len(there) > 1 else 'is'} there, of another user or only starting or ending",
+        "run it as that user, or: sudo ktctl doctor",
+    )
+
+
+def _connections(machine: Machine) -> tuple[list[Finding], dict[str, str]]:
+    """A finding for each, and which cluster a device is for."""
+    found: list[Finding] = []
+    clusters: dict[str, str] = {}
+    silent = False
+    for name in connections() or [DEFAULT_NAME]:
+        try:
+            answer = ask("status", name, within=CONTROL_SECONDS)
+        except NotConnected as error:
+            if (finding := unconnected(error, name)) is not None:
+                found.append(finding)
+                silent = True
+            continue
+        found.append(connected(answer, name))
+        if isinstance(stats := answer.get("stats"), dict):
+            clusters[str(stats.get("device"))] = str(stats.get("cluster"))
+    others = [device for device in machine.devices if device not in clusters]
+    if others and not silent:
+        found.append(strangers(others))
+    return found or [ok("connection", "none")], clusters
 
 
 class _Begun:
@@ -205,7 +217,7 @@ def _load(asked: Asked) -> tuple[list[Finding], Cluster]:
     return [ok("kubeconfig", words)], cluster
 
 
-def _cluster(cluster: Cluster, machine: Machine, interface: str, seconds: float) -> Iterator[Finding]:
+def _cluster(cluster: Cluster, machine: Machine, own: set[str], seconds: float) -> Iterator[Finding]:
     reaching = _Begun("api-server", lambda: _reach(cluster), seconds)
     yield from reaching.findings()
     if reaching.value is None:
@@ -221,7 +233,7 @@ def _cluster(cluster: Cluster, machine: Machine, interface: str, seconds: float)
     if knowing.value is None:
         yield from _all_skipped(CLUSTER_CHECKS, "the credentials are not accepted")
         return
-    yield from _account(api, cluster.namespace, seconds, partial(_routes, api, cluster.namespace, machine, interface))
+    yield from _account(api, cluster.namespace, seconds, partial(_routes, api, cluster.namespace, machine, own))
 
 
 def _reach(cluster: Cluster) -> tuple[list[Finding], tuple[HttpKubeApi, CredentialsRejected | None]]:
@@ -276,8 +288,8 @@ def _may(api: HttpKubeApi, namespace: str, need: Need) -> tuple[list[Finding], b
     return [], allowed(api, namespace, need)
 
 
-def _routes(api: HttpKubeApi, namespace: str, machine: Machine, interface: str) -> list[Finding]:
-    return judge_routes(detect_ranges(api, namespace).all(), interface, machine.routes)
+def _routes(api: HttpKubeApi, namespace: str, machine: Machine, own: set[str]) -> list[Finding]:
+    return judge_routes(detect_ranges(api, namespace).all(), own, machine.routes, devices())
 
 
 def _policies(api: HttpKubeApi, namespace: str) -> list[Finding]:

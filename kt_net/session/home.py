@@ -1,4 +1,4 @@
-"""ktctl's folder of this user: who is connected, and where to reach it.
+"""ktctl's folder of this user: who is connected, under which names, and where to reach each connection.
 
 Not here: what is said over the socket (control.py).
 """
@@ -9,13 +9,19 @@ import fcntl
 import json
 import os
 import pwd
+import re
 from pathlib import Path
+from typing import Final
 
-from kt_net.errors import AlreadyConnected, HostRefused
+from kt_net.errors import AlreadyConnected, HostRefused, UsageFault
 
 #: For tests, and for those who want it elsewhere.
 ENVIRONMENT = "KT_HOME"
 _CARRIERS = "carriers.json"
+#: Of a connection that was given none.
+DEFAULT_NAME: Final = "default"
+#: A label (RFC 1123 section 2.1), short enough for the path of a socket (unix(7): 108 octets).
+_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\Z")
 
 
 def home() -> Path:
@@ -36,23 +42,42 @@ def home() -> Path:
         return Path("/.kt")
 
 
-def control_socket() -> Path:
+def check_name(name: str) -> str:
+    """`name` when a connection can be called so.
+
+    Raises:
+        UsageFault: it cannot.
+    """
+    if not _NAME.match(name):
+        raise UsageFault(f"--name: {name!r} is none", why="lower-case letters, digits and -, at most 32")
+    return name
+
+
+def control_socket(name: str = DEFAULT_NAME) -> Path:
     """Where a running connection listens for `status` and `disconnect`."""
-    return home() / "run" / "connect.sock"
+    return home() / "run" / f"{_stem(name)}.sock"
 
 
-def log_file() -> Path:
+def _stem(name: str) -> str:
+    return "connect" if name == DEFAULT_NAME else f"connect-{name}"
+
+
+def _lock(name: str) -> Path:
+    return home() / "run" / f"{_stem(name)}.lock"
+
+
+def log_file(name: str = DEFAULT_NAME) -> Path:
     """What a connection in the background says."""
-    return home() / "connect.log"
+    return home() / f"{_stem(name)}.log"
 
 
-def open_log() -> int:
+def open_log(name: str) -> int:
     """A new log, in place of the last one's; its descriptor.
 
     Raises:
         HostRefused: it cannot be written.
     """
-    file = log_file()
+    file = log_file(name)
     try:
         file.unlink(missing_ok=True)
         return os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -61,13 +86,14 @@ def open_log() -> int:
 
 
 class Claim:
-    """The right to be the one connection of this user: a lock that ends with the process, however it ends."""
+    """The right to be the one connection of this user with this name: a lock that ends with the process, however it ends."""
 
-    def __init__(self) -> None:
-        folder = home() / "run"
+    def __init__(self, name: str = DEFAULT_NAME) -> None:
+        lock = _lock(name)
+        folder = lock.parent
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._file = os.open(folder / "connect.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._file = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise HostRefused(
                 f"cannot write to {folder}",
@@ -77,23 +103,68 @@ class Claim:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(self._file, 32, 0).decode(errors="replace").strip()
+            holder = _words(self._file)[0]
             os.close(self._file)
-            raise AlreadyConnected("this machine is connected already", why=f"by process {holder}") from None
+            named = "" if name == DEFAULT_NAME else f" as {name}"
+            raise AlreadyConnected(f"this machine is connected already{named}", why=f"by process {holder}") from None
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, str(os.getpid()).encode(), 0)
+
+    def tell(self, interface: str) -> None:
+        """Which device the connection has, for others of this user to read."""
+        os.pwrite(self._file, f"{os.getpid()} {interface}".encode(), 0)
 
     def release(self) -> None:
         """Let another one be it."""
         os.close(self._file)
 
 
-def is_claimed() -> bool:
-    """Whether a connection of this user runs. Makes nothing: root may be asking, in the user's folder."""
-    if not (home() / "run" / "connect.lock").exists():
+def _words(lock: int) -> list[str]:
+    """What stands in a lock's file: a process, and perhaps its device."""
+    return os.pread(lock, 64, 0).decode(errors="replace").split() or [""]
+
+
+def devices() -> dict[str, str]:
+    """Devices of this user's connections that run, and the names of those."""
+    found = {}
+    for name in connections():
+        try:
+            lock = os.open(_lock(name), os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            continue  # it has just ended
+        words = _words(lock)
+        os.close(lock)
+        found.update(dict.fromkeys(words[1:], name))
+    return found
+
+
+def connections() -> list[str]:
+    """Names of this user's connections that run."""
+    stems = sorted(path.stem for path in (home() / "run").glob("connect*.lock"))
+    names = [DEFAULT_NAME if stem == "connect" else stem.removeprefix("connect-") for stem in stems]
+    return [name for name in names if is_claimed(name)]
+
+
+def meant(name: str | None) -> str:
+    """The connection that a command is about: the one that it names, or the only one there is.
+
+    Raises:
+        UsageFault: it could be several, or this is no name.
+    """
+    if name is not None:
+        return check_name(name)
+    running = connections()
+    if len(running) > 1:
+        raise UsageFault("several connections run", why=", ".join(running), next_step="say which one: --name NAME")
+    return running[0] if running else DEFAULT_NAME
+
+
+def is_claimed(name: str = DEFAULT_NAME) -> bool:
+    """Whether a connection of this user runs under this name. Makes nothing: root may be asking, in the user's folder."""
+    if not _lock(name).exists():
         return False
     try:
-        Claim().release()
+        Claim(name).release()
     except AlreadyConnected:
         return True
     except HostRefused:

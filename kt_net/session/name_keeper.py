@@ -1,5 +1,6 @@
 """Keeps this machine's names coming to our resolver while it is connected: takes the resolver file back when somebody has written another
-one, notices when systemd-resolved asks other servers, and tells it or the hosts file when the cluster has changed.
+one, or when the other connection that had it has ended, notices when systemd-resolved asks other servers, and tells it or the hosts file
+when the cluster has changed.
 
 Not here: which way names go (kt_net.host.naming), what the helper does about it.
 """
@@ -14,11 +15,14 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from kt_net.drivers.clock import monotonic
-from kt_net.errors import KtError
+from kt_net.errors import HostChanged, KtError
 from kt_net.host.client import HostHelper
 from kt_net.host.environment import look
+from kt_net.host.helper import RESOLVER_MARK
 from kt_net.host.naming import Environment, Hook, Naming, ResolverFile, Way, decide, digest, way_of
+from kt_net.host.neighbours import Neighbours, asked_on, leader_of, neighbours_of, without_leader
 from kt_net.host.resolvconf import parse_resolv_conf
+from kt_net.host.routes import Route, read_routes
 
 logger = logging.getLogger(__name__)
 
@@ -43,13 +47,49 @@ class Wanted:
     hosts: Mapping[str, tuple[str, ...]] | None = None
 
 
+def begin(
+    helper: HostHelper, neighbours: Neighbours, *, hosts: bool = False, ours: tuple[str, ...]
+) -> tuple[Naming, str]:
+    """How names come to us, and the device of the connection that has the resolver file; "" when none has.
+
+    Args:
+        hosts, ours: see `kt_net.host.naming.decide`.
+
+    Raises:
+        HostRefused: there is no way; `HostChanged` when there may be one a moment later.
+    """
+    found = look()
+    leader = "" if hosts else leader_of(found.resolv_conf or "", neighbours)
+    if leader:
+        before = helper.before()
+        if before is None:
+            raise HostChanged(f"the connection of {leader}, by which names come, is ending or only beginning")
+        found = without_leader(found, before)
+    return decide(found, hosts=hosts, ours=ours), leader
+
+
+@dataclass(frozen=True, slots=True)
+class Resolvers:
+    """Who answers what is not the cluster's.
+
+    Attributes:
+        own: this machine's servers.
+        neighbour: another connection's resolver, to be asked before them; "" for none.
+    """
+
+    own: tuple[str, ...]
+    neighbour: str = ""
+
+
 class NameKeeper:
     """Works on a thread of its own from `start` until `close`.
 
     Args:
-        naming: how names come to us.
+        naming: how names come to us; where another connection has the resolver file, how they would without it.
+        interface: our device.
+        leader: the device of the connection that has the resolver file; "" when it is not another one's.
         ours: see `kt_net.host.naming.decide`.
-        resolvers: told the machine's own servers when they are others than before; on the thread.
+        resolvers: told when they are others than before; on the thread.
         progress: told what users should know, a line each; on the thread.
     """
 
@@ -59,19 +99,26 @@ class NameKeeper:
         naming: Naming,
         wanted: Wanted,
         *,
+        interface: str,
+        leader: str = "",
         ours: tuple[str, ...],
-        resolvers: Callable[[tuple[str, ...]], None],
+        resolvers: Callable[[Resolvers], None],
         progress: Callable[[str], None],
         environment: Callable[[], Environment] = look,
+        routes: Callable[[], list[Route]] = read_routes,
     ) -> None:
         self._helper = helper
         self.naming = naming
+        self.leader = leader
+        self._interface = interface
+        self._routes = routes
         self._wanted = wanted
         self._ours = ours
         self._resolvers = resolvers
         self._progress = progress
         self._look = environment
-        self._way = self.way()
+        self._told = Resolvers(naming.own.nameservers)
+        self._way: Way | None = self.way()
         self._changed = threading.Event()
         self._closed = threading.Event()
         self._lock = threading.Lock()
@@ -80,8 +127,11 @@ class NameKeeper:
         self._lost = False
         self._thread = threading.Thread(target=self._run, name="ktctl-names", daemon=True)
 
-    def way(self) -> Way:
-        """What the helper is to do now."""
+    def way(self) -> Way | None:
+        """What the helper is to do now; None when another connection has the resolver file."""
+        return None if self.leader else self._own_way()
+
+    def _own_way(self) -> Way:
         wanted = self._wanted
         return way_of(
             self.naming,
@@ -135,7 +185,7 @@ class NameKeeper:
                 logger.debug("names of this machine: %s", error)
 
     def _tell(self) -> None:
-        if self.naming.hook is Hook.FILE or (way := self.way()) == self._way:
+        if self.naming.hook is Hook.FILE or (way := self.way()) is None or way == self._way:
             return
         try:
             self._helper.change_names(way)
@@ -146,24 +196,44 @@ class NameKeeper:
             raise
 
     def _look_at_file(self) -> None:
-        found = self._look()
+        found, neighbours = self._look(), neighbours_of(self._routes(), self._interface)
         text = found.resolv_conf or ""
-        if isinstance(self._way, ResolverFile) and text == self._way.content:
+        leader = leader_of(text, neighbours)
+        self._resolvers_are(replace(self._told, neighbour=asked_on(self._interface, leader, neighbours)))
+        if leader:
+            self._follow(leader, found)
+        elif isinstance(self._way, ResolverFile) and text == self._way.content:
             self._seen_once = ""
-            return
-        if text != self._seen_once:
+        elif text != self._seen_once:
             self._seen_once = text
-            return
-        self._take_back(found)
+        else:
+            self._take(found)
+
+    def _resolvers_are(self, resolvers: Resolvers) -> None:
+        if resolvers != self._told:
+            self._told = resolvers
+            self._resolvers(resolvers)
+
+    def _follow(self, leader: str, found: Environment) -> None:
+        """Another connection has the file: leave it, and go by what this machine's resolvers are without it."""
+        before = self._helper.before()
+        if before is None:
+            return  # it has only just taken it, or is giving it back
+        self.naming = decide(without_leader(found, before), ours=self._ours)
+        if leader != self.leader:
+            self.leader, self._way, self._seen_once = leader, None, ""
+            self._progress(f"names come by the connection of {leader} now, which asks this one too")
+        self._resolvers_are(replace(self._told, own=self.naming.own.nameservers))
 
     def _look_at_uplinks(self) -> None:
         """systemd-resolved keeps its own file; whom it asks itself may be others in another network."""
         now = decide(self._look(), ours=self._ours)
         if now.hook is Hook.RESOLVED and now.own.nameservers != self.naming.own.nameservers:
             self.naming = now
-            self._resolvers(now.own.nameservers)
+            self._resolvers_are(Resolvers(now.own.nameservers))
 
-    def _take_back(self, found: Environment) -> None:
+    def _take(self, found: Environment) -> None:
+        """The file, from whoever has written it, or from the connection that had it and has ended."""
         now = monotonic()
         fight = len(self._taken_back) == FIGHT_TIMES and now - self._taken_back[0] < FIGHT_SECONDS
         if fight:
@@ -174,17 +244,25 @@ class NameKeeper:
                 )
             self._lost = True
             return
+        if (found.resolv_conf or "").startswith(RESOLVER_MARK):
+            self._helper.replay()  # a connection that died may have left it
+            found = self._look()
         text = found.resolv_conf or ""
         # Whatever it looks like now (systemd-resolved may have come into it): the file goes on as it was.
         self.naming = Naming(
             Hook.FILE, decide(found, ours=self._ours).own, text, "" if found.resolv_conf is None else digest(text)
         )
-        self._way = self.way()
+        way = self._own_way()
         self._taken_back.append(now)
-        before = parse_resolv_conf(self._helper.change_names(self._way)).nameservers
-        servers = tuple(server for server in before if server not in self._ours)
-        self._resolvers(servers)
+        before = self._helper.change_names(way)
+        named = parse_resolv_conf(before).nameservers if before else self.naming.own.nameservers  # "": there was none
+        servers = tuple(server for server in named if server not in self._ours)
+        led, self.leader, self._way = self.leader, "", way
+        self._resolvers_are(replace(self._told, own=servers))
         self._seen_once, self._lost = "", False
+        if led:
+            self._progress(f"the connection of {led}, by which names came, has ended: they come to this one now")
+            return
         self._progress(
             f"/etc/resolv.conf was written by somebody else, now naming {' '.join(servers) or 'no server'}; "
             "taken back, and it is what comes back at the end"

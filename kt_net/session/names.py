@@ -17,17 +17,18 @@ from kt_net.dns.resolver import Resolver
 from kt_net.dns.routing import Mode, Order, Routing, Upstream
 from kt_net.drivers.names import MachineNames
 from kt_net.host.client import HostHelper
-from kt_net.host.environment import look
-from kt_net.host.naming import MOST_DOMAINS, Hook, Way, decide
+from kt_net.host.naming import MOST_DOMAINS, Hook, Way
+from kt_net.host.neighbours import neighbours_of
 from kt_net.host.plan import RESOLVER_CANDIDATES
 from kt_net.host.resolvconf import ResolvConf
+from kt_net.host.routes import Route
 from kt_net.kube.api import HttpKubeApi
 from kt_net.kube.ranges import ClusterRanges
 from kt_net.session.cluster_hosts import ClusterHosts, Hosts
 from kt_net.session.directory import Directory
 from kt_net.session.engine import Engine, Progress
 from kt_net.session.explain import Explainer
-from kt_net.session.name_keeper import NameKeeper, Wanted
+from kt_net.session.name_keeper import NameKeeper, Resolvers, Wanted, begin
 
 DEFAULT_DOMAIN: Final = "cluster.local"
 #: For the names of Services to be known before "connected" is said, in hosts mode.
@@ -67,9 +68,14 @@ class Names:
 
     Args:
         pod_dns: resolv.conf of the shadow pod.
+        interface: the device.
         address: of the resolver.
+        routes: of this machine, which tell of other connections.
         hosts: see `NameOptions.followed_hosts`.
         own_changed: told that `own_resolvers` are others now; on a thread.
+
+    Raises:
+        HostRefused: names of this machine cannot come here; `HostChanged` when they may a moment later.
     """
 
     def __init__(
@@ -82,7 +88,9 @@ class Names:
         ranges: ClusterRanges,
         namespaces: list[str],
         pod_dns: ResolvConf,
+        interface: str,
         address: IPAddress,
+        routes: list[Route],
         hosts: ClusterHosts | None,
         own_changed: Callable[[], None],
     ) -> None:
@@ -92,6 +100,7 @@ class Names:
         self._pod_dns = pod_dns
         self._hosts = hosts
         self._own_changed = own_changed
+        self.interface = interface
         self.address = str(address)
         self.domains = options.domains_of(pod_dns)
         namespace = engine.cluster.namespace
@@ -110,7 +119,9 @@ class Names:
             longest_kept=options.longest_kept,
             ingress=tuple(map(str, options.ingress)),
         )
-        self.naming = decide(look(), hosts=options.mode.hosts is not None, ours=OUR_RESOLVERS)
+        self.naming, leader = begin(
+            helper, neighbours_of(routes, interface), hosts=options.mode.hosts is not None, ours=OUR_RESOLVERS
+        )
         #: Of this machine, for what is not the cluster's.
         self.own_resolvers = self.naming.own.nameservers
         #: Of the cluster, for programs that search.
@@ -125,16 +136,18 @@ class Names:
                 everything=options.mode.order is Order.CLUSTER_ONLY,
                 hosts=self._known_hosts(),
             ),
+            interface=interface,
+            leader=leader,
             ours=OUR_RESOLVERS,
-            resolvers=self._own_are,
+            resolvers=self._resolvers_are,
             progress=progress,
         )
         self._machine: MachineNames | None = None
         self._directory: Directory | None = None
         self._explainer: Explainer | None = None
 
-    def way(self) -> Way:
-        """How programs come to the resolver, for the plan."""
+    def way(self) -> Way | None:
+        """How programs come to the resolver, for the plan; None when another connection asks it for them."""
         return self._keeper.way()
 
     def start(self, machine: MachineNames) -> None:
@@ -169,10 +182,21 @@ class Names:
         self._routing.update_prefixes(prefixes)
         self._keeper.want(domains=self.resolver.routed)
 
+    @property
+    def by(self) -> str:
+        """By what names come here."""
+        leader = self._keeper.leader
+        return f"{self.naming.hook.value}, by the connection of {leader}" if leader else self.naming.hook.value
+
     def say(self) -> None:
         """In a line how names come to the resolver."""
         if self.naming.hook is Hook.HOSTS:
             self._progress("names of Services in the hosts file; resolvers are left alone")
+            return
+        if self._keeper.leader:
+            self._progress(
+                f"names by the connection of {self._keeper.leader}, which asks this one ({self.address}) too"
+            )
             return
         self._progress(f"names by {self.address} ({self.naming.hook.value}), search {' '.join(self.search)}")
         more = len(self.resolver.routed) - MOST_DOMAINS
@@ -200,13 +224,19 @@ class Names:
             self._progress(f"without {lacking}: their names are not in the hosts file")
         return self._hosts.now(self.domains[0])
 
-    def _own_are(self, servers: tuple[str, ...]) -> None:
-        self.own_resolvers = servers
-        self._own_changed()
+    def _resolvers_are(self, resolvers: Resolvers) -> None:
+        if self.own_resolvers != resolvers.own:
+            self.own_resolvers = resolvers.own
+            self._own_changed()
+        self._engine.loop.call_soon(partial(self._use, resolvers))
+
+    def _use(self, resolvers: Resolvers) -> None:
+        self.resolver.pass_on(bool(resolvers.neighbour))
         if self._machine is not None:
-            self._engine.loop.call_soon(partial(self._machine.use, servers))
+            self._machine.use(resolvers.own, resolvers.neighbour)
         if self._explainer is not None:
-            self._explainer.servers[Upstream.MACHINE] = " ".join(servers)
+            servers = (f"{resolvers.neighbour} of another connection, then",) if resolvers.neighbour else ()
+            self._explainer.servers[Upstream.MACHINE] = " ".join((*servers, *resolvers.own))
 
 
 def cluster_domain(pod_dns: ResolvConf) -> str:

@@ -118,7 +118,7 @@ def named(config: str, machine: Machine) -> dict[str, str]:
     asked = Asked(config, None, None)
     return {
         one.found.partition(":")[0]: one.level
-        for one in examine(asked, machine, interface="kt0")
+        for one in examine(asked, machine)
         if one.check in ("permissions", "optional-permissions") and one.level != "ok"
     }
 

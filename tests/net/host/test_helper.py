@@ -18,10 +18,9 @@ import pytest
 
 from kt_net.errors import HelperProtocolError, HostRefused, KtError
 from kt_net.host.client import HELPER, HostHelper, channel_pair, leftovers, replay_leftovers
-from kt_net.host.helper import SILENCE_SECONDS
+from kt_net.host.helper import RESOLVER_MARK, SILENCE_SECONDS
 from kt_net.host.naming import ResolverFile, Way, digest
 from kt_net.host.plan import HostPlan
-from kt_net.host.resolvconf import MARK
 from kt_net.host.routes import read_routes
 from tests.net.namespaces import run_inside
 
@@ -37,7 +36,7 @@ def plan(
         offload=True,
         addresses=("198.18.255.253/32", "fd6b:746e:6574::1/128"),
         routes=tuple(ipaddress.ip_network(route) for route in routes),
-        names=names or ResolverFile(f"{MARK}\nnameserver 198.19.255.253\n", digest(FILE.read_text())),
+        names=names or ResolverFile(f"{RESOLVER_MARK}\nnameserver 198.19.255.253\n", digest(FILE.read_text())),
     )
 
 

@@ -16,9 +16,8 @@ import pytest
 from kt_net.errors import KtError
 from kt_net.host.client import HostHelper, replay_leftovers
 from kt_net.host.environment import look
-from kt_net.host.helper import start_time
+from kt_net.host.helper import RESOLVER_MARK, start_time
 from kt_net.host.naming import ResolverDomains, Way, decide
-from kt_net.host.resolvconf import MARK
 from kt_net.session.name_keeper import LOOK_SECONDS, NameKeeper, Wanted
 from tests.net.host.test_helper import plan
 from tests.net.namespaces import run_inside
@@ -82,12 +81,22 @@ def way(kind: str) -> Way:
     """The way of a kind here and now."""
     if kind == "folder":
         return ResolverDomains("folder", OURS[0], WANTED.search, WANTED.domains, everything=False)
-    return keeper(None, "hosts" in kind, []).way()
+    found = keeper(None, "hosts" in kind, []).way()
+    assert found is not None
+    return found
 
 
 def keeper(helper: HostHelper | None, hosts: bool, said: list[Any]) -> NameKeeper:
     naming = decide(look(), hosts=hosts, ours=OURS)
-    return NameKeeper(helper, naming, WANTED, ours=OURS, resolvers=said.append, progress=said.append)  # type: ignore[arg-type]
+    return NameKeeper(
+        helper,  # type: ignore[arg-type]
+        naming,
+        WANTED,
+        interface="kt0",
+        ours=OURS,
+        resolvers=lambda resolvers: said.append(resolvers.own),
+        progress=said.append,
+    )
 
 
 def until(condition: Any) -> bool:
@@ -125,14 +134,14 @@ def test_done_and_undone(tmp_path: Path, layout: str, kind: str) -> None:
     assert result["left"] == []
     assert during["link"] == before["link"]
     if kind == "file":
-        assert during["resolv"].startswith(MARK)
+        assert during["resolv"].startswith(RESOLVER_MARK)
         assert during["inodes"] == before["inodes"] or layout == "missing"
     else:
         assert during["resolv"] == before["resolv"]
         assert during["hosts"].startswith(before["hosts"])
         assert ("10.245.0.7 web\n" in during["hosts"]) == (kind == "hosts")
         assert (during["folder"] or []) == (
-            ["cluster.local", "default.svc.cluster.local", "ktctl.search", "svc"] if kind == "folder" else []
+            ["cluster.local", "default.svc.cluster.local", "ktctl.kt7.search", "svc"] if kind == "folder" else []
         )
 
 
@@ -188,7 +197,8 @@ def rewritten(how: str, layout: str, folder: str) -> dict[str, Any]:
     kept.close()
     os.close(applied.descriptor)
     helper.close()
-    return {"back": back, "during": during, "said": said, "after": seen()["resolv"]}
+    own = [one for one in said if not isinstance(one, str)]
+    return {"back": back, "during": during, "own": own[-1] if own else ["192.0.2.53"], "after": seen()["resolv"]}
 
 
 @pytest.mark.parametrize(
@@ -200,15 +210,15 @@ def rewritten(how: str, layout: str, folder: str) -> dict[str, Any]:
         ("replaced", "plain", ["192.0.2.99"], "nameserver 192.0.2.99\noptions timeout:1\n"),
         ("as it was", "plain", ["192.0.2.53"], OWN),
         ("a line more", "plain", ["192.0.2.53"], f"{OWN}options timeout:1\n"),
-        ("removed", "plain", [], None),
+        ("removed", "plain", ["127.0.0.1"], None),
     ],
 )
 def test_taken_back(tmp_path: Path, how: str, layout: str, servers: list[str], after: str | None) -> None:
     """And what somebody else wrote is what comes back at the end, and whom other names go to meanwhile."""
     result = run_inside(rewritten, tmp_path, how, layout, str(tmp_path))
     assert result["back"], result
-    assert result["during"].startswith(f"{MARK}\nnameserver {OURS[0]}\n")
-    assert result["said"][0] == servers
+    assert result["during"].startswith(f"{RESOLVER_MARK}\nnameserver {OURS[0]}\n")
+    assert result["own"] == servers
     assert result["after"] == after
 
 
@@ -222,7 +232,7 @@ def fought_for(folder: str) -> dict[str, Any]:
     kept.start()
     number = 0
     while not any("keeps writing" in str(line) for line in said) and number < 10 * SOON:
-        if RESOLV.read_text().startswith(MARK):
+        if RESOLV.read_text().startswith(RESOLVER_MARK):
             number += 1
             RESOLV.write_text(f"nameserver 192.0.2.{number}\n")
         time.sleep(0.1)

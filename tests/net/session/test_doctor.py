@@ -56,7 +56,7 @@ def kubeconfig(folder: Path, server: str) -> str:
 
 def found(config: str, state: Path) -> dict[str, Finding]:
     machine = look_at_machine(str(state))
-    return {one.check: one for one in examine(Asked(config, None, None), machine, interface="kt0", seconds=SECONDS)}
+    return {one.check: one for one in examine(Asked(config, None, None), machine, seconds=SECONDS)}
 
 
 def test_no_kubeconfig(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_connection_that_is_stopped(tmp_path: Path) -> None:
         silent.listen(1)
         started = time.monotonic()
         machine = look_at_machine(str(tmp_path / "state"))
-        seen = {one.check: one for one in examine(Asked("/none", None, None), machine, interface="kt0")}
+        seen = {one.check: one for one in examine(Asked("/none", None, None), machine)}
     assert seen["connection"].level is Level.problem
     assert "does not answer" in seen["connection"].found
     assert time.monotonic() - started < MOST

@@ -119,6 +119,18 @@ def test_question_and_records() -> None:
     assert records_of(bytes(answer.pack())) == ("NOERROR", ["web.default. 5 A 10.96.0.1"])
 
 
+def test_names_of_another_connection() -> None:
+    """Where the machine's resolver is one, what is in no cluster of ours may be in its; not for those who want ours alone."""
+    table = routing()
+    for passed_on, more in ((True, ["machine web.shop.svc.cluster.local"]), (False, [])):
+        assert table.pass_on(passed_on)
+        assert not table.pass_on(passed_on)
+        assert words(table.way("web.shop.svc.cluster.local")) == ["cluster web.shop.svc.cluster.local", *more]
+    alone = routing(order=Order.CLUSTER_ONLY)
+    alone.pass_on(True)
+    assert words(alone.way("web.shop.svc.cluster.local")) == ["cluster web.shop.svc.cluster.local"]
+
+
 def test_namespaces_change() -> None:
     table = routing()
     assert words(table.way("web.new")) == ["machine web.new"]

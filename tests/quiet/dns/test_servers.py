@@ -6,7 +6,7 @@ import pytest
 from dnslib import RCODE, DNSRecord
 
 from kt_net.dns.messages import answers_to
-from kt_net.dns.servers import MAX_SERVERS, SERVER_SECONDS, Servers
+from kt_net.dns.servers import MAX_SERVERS, SERVER_SECONDS, SILENT_SECONDS, Servers
 
 QUERY = DNSRecord.question("web.default.svc.cluster.local").pack()
 
@@ -43,7 +43,7 @@ FAILS = answer(int(RCODE.SERVFAIL))
 def test_whose_turn_it_is(servers: str, again: bool, happens: list[str], asked: str) -> None:
     """`.` is: nobody, wait; `-`: there will be no answer."""
     now, said = 100.0, list[str]()
-    turns = Servers(servers.split()).turns(again=again)
+    turns = Servers(servers.split()).turns(again=again, now=now)
 
     def take() -> None:
         taken = turns.take(now=now)
@@ -69,21 +69,32 @@ def test_whose_turn_it_is(servers: str, again: bool, happens: list[str], asked: 
 
 @pytest.mark.parametrize("code", [RCODE.NOERROR, RCODE.NXDOMAIN, RCODE.FORMERR])
 def test_what_is_an_answer(code: int) -> None:
-    assert Servers("ab").turns(again=True).receive("a", answer(int(code)))
+    assert Servers("ab").turns(again=True, now=0.0).receive("a", answer(int(code)))
 
 
 def test_who_answered_last_is_asked_first() -> None:
     servers = Servers(("a", "b", "c"))
 
     def first() -> tuple[str, ...] | None:
-        return servers.turns(again=True).take(now=0.0)
+        return servers.turns(again=True, now=0.0).take(now=0.0)
 
     assert first() == ("a",)
-    servers.answered("c")
+    servers.answered("c", now=0.0)
     assert first() == ("c",)
-    servers.answered("nobody")
+    servers.answered("nobody", now=0.0)
     assert first() == ("c",)
-    assert len(list(servers.turns(again=True)._left)) == MAX_SERVERS
+    assert len(list(servers.turns(again=True, now=0.0)._left)) == MAX_SERVERS
+
+
+def test_one_that_knows_more_is_asked_first_again() -> None:
+    """After it has been silent the others come first for a while, and then it does."""
+    servers = Servers(("a", "b", "c"), first="n")
+    assert list(servers.turns(again=True, now=10.0)._left) == ["n", "a", "b", "c"]
+    servers.answered("b", now=10.0)
+    assert list(servers.turns(again=True, now=10.0 + SILENT_SECONDS - 0.1)._left) == ["b", "n", "a", "c"]
+    assert list(servers.turns(again=True, now=10.0 + SILENT_SECONDS)._left) == ["n", "b", "a", "c"]
+    servers.answered("n", now=20.0)
+    assert list(servers.turns(again=True, now=20.0)._left) == ["n", "b", "a", "c"]
 
 
 def test_answers_are_known_by_id_and_question() -> None:

@@ -11,10 +11,10 @@ import pytest
 
 from kt_net.findings import Level
 from kt_net.host.health import judge_machine, judge_routes
+from kt_net.host.helper import RESOLVER_MARK
 from kt_net.host.layout import judge_resolver
 from kt_net.host.machine import JournalSeen, Machine
 from kt_net.host.naming import Environment
-from kt_net.host.resolvconf import MARK
 from kt_net.host.routes import Route
 
 FILE = "/etc/resolv.conf"
@@ -60,9 +60,9 @@ def test_fine() -> None:
         ({"mtus": ()}, "mtu", Level.skipped, "no default route"),
         ({"mtus": (("eth0", 1280),)}, "mtu", Level.ok, "eth0 1280"),
         ({"mtus": (("eth0", 1500), ("wg0", 1279))}, "mtu", Level.warning, "wg0 mtu 1280"),
-        ({"resolver": Environment("linux", f"{MARK}\nnameserver 198.19.255.253\n")}, "resolver", Level.problem, "died"),
+        ({"resolver": Environment("linux", f"{RESOLVER_MARK}\nnameserver 198.19.255.253\n")}, "resolver", Level.problem, "died"),
         (
-            {"resolver": Environment("linux", f"{MARK}\nnameserver 198.19.255.253\n"), "devices": ("kt0",)},
+            {"resolver": Environment("linux", f"{RESOLVER_MARK}\nnameserver 198.19.255.253\n"), "devices": ("kt0",)},
             "resolver",
             Level.ok,
             "while it is connected",
@@ -117,6 +117,7 @@ def test_resolver_layouts(seen: dict[str, Any], level: Level, words: str) -> Non
         ("10.244.7.0/24 wg0", Level.problem),
         ("10.0.0.0/8 wg0", Level.problem),
         ("10.244.0.0/16 kt0", Level.ok),
+        ("10.244.0.0/16 kt1", Level.problem),
         ("0.0.0.0/0 eth0", Level.ok),
         ("192.168.0.0/16 eth0", Level.ok),
         ("fd00::/8 wg0", Level.ok),
@@ -126,8 +127,9 @@ def test_routes(route: str, level: Level) -> None:
     prefix, interface = route.split()
     found = judge_routes(
         [ipaddress.ip_network("10.244.0.0/16"), ipaddress.ip_network("10.96.0.0/12")],
-        "kt0",
+        {"kt0"},
         [Route(ipaddress.ip_network(prefix), interface, None)],
+        {"kt1": "stage"},
     )
     assert {one.level for one in found} == {level}
     assert level is Level.ok or (interface in found[0].found and "--exclude-ips" in found[0].next_step)

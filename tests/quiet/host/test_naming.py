@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kt_net.errors import HostRefused
-from kt_net.host.helper import Fault, check_resolver, folder_files, without_block, without_ours
+from kt_net.host.helper import Fault, check_resolver, folder_files, is_anothers, without_block, without_ours
 from kt_net.host.naming import Environment, Hook, Naming, decide, digest, hosts_block, way_of
 from kt_net.host.resolvconf import ResolvConf, rewrite
 
@@ -195,10 +195,10 @@ def test_the_helper_takes_no_other_ways(resolver: object) -> None:
 
 
 def test_files_of_macos() -> None:
-    files = folder_files(LINK)
-    assert set(files) == {"a.b", "c", "ktctl.search"}
+    files = folder_files("kt3", LINK)
+    assert set(files) == {"a.b", "c", "ktctl.kt3.search"}
     assert files["c"].endswith("nameserver 198.19.255.253\n")
-    assert files["ktctl.search"].endswith("search a.b\n")
+    assert files["ktctl.kt3.search"].endswith("search a.b\n")
 
 
 BEFORE = b"nameserver 192.168.0.1\nsearch corp.test\noptions edns0\n"
@@ -221,20 +221,50 @@ def test_what_somebody_else_made_of_our_file(current: bytes, kept: bytes) -> Non
     assert without_ours(current, BEFORE, AFTER) == kept
 
 
-BLOCK = b"# ktctl: names of the cluster begin\n10.0.0.1 web\n# ktctl: names of the cluster end\n"
+def block(interface: bytes, *, joined: bytes = b"") -> bytes:
+    return b"# ktctl: names by %s begin%s\n10.0.0.1 web\n# ktctl: names by %s end\n" % (interface, joined, interface)
+
+
+PLAIN, LINES, JOINED = b"127.0.0.1 localhost\n", block(b"kt0"), block(b"kt0", joined=b", joined")
 
 
 @pytest.mark.parametrize(
-    ("text", "joined", "without"),
+    ("text", "without"),
     [
-        (b"127.0.0.1 localhost\n" + BLOCK, False, b"127.0.0.1 localhost\n"),
-        (b"127.0.0.1 localhost\n" + BLOCK, True, b"127.0.0.1 localhost"),
-        (b"127.0.0.1 localhost\n" + BLOCK + b"1.2.3.4 mine\n", False, b"127.0.0.1 localhost\n1.2.3.4 mine\n"),
-        (b"127.0.0.1 localhost\n" + BLOCK + b"1.2.3.4 mine\n", True, b"127.0.0.1 localhost\n1.2.3.4 mine\n"),
-        (b"127.0.0.1 localhost\n", False, b"127.0.0.1 localhost\n"),
-        (BLOCK[:-10], False, BLOCK[:-10]),
-        (b"", True, b""),
+        (PLAIN + LINES, PLAIN),
+        (PLAIN + JOINED, PLAIN[:-1]),
+        (PLAIN + LINES + b"1.2.3.4 mine\n", PLAIN + b"1.2.3.4 mine\n"),
+        (PLAIN + JOINED + b"1.2.3.4 mine\n", PLAIN + b"1.2.3.4 mine\n"),
+        (PLAIN, PLAIN),
+        (LINES[:-10], LINES[:-10]),
+        (b"", b""),
+        # Another connection's lines stay, and know from then on of the line end that the first one had to put.
+        (PLAIN + LINES + block(b"kt1"), PLAIN + block(b"kt1")),
+        (PLAIN + block(b"kt1") + LINES, PLAIN + block(b"kt1")),
+        (PLAIN + JOINED + block(b"kt1"), PLAIN + block(b"kt1", joined=b", joined")),
+        (PLAIN + block(b"kt1"), PLAIN + block(b"kt1")),
     ],
 )
-def test_a_hosts_file_without_our_lines(text: bytes, joined: bool, without: bytes) -> None:
-    assert without_block(text, joined=joined) == without
+def test_a_hosts_file_without_our_lines(text: bytes, without: bytes) -> None:
+    assert without_block(text, "kt0") == without
+
+
+SECOND = rewrite("search corp.test\n", nameserver="198.19.255.252", search_first=("svc",)).encode()
+FIRST = SECOND.replace(b".252", b".253")
+
+
+@pytest.mark.parametrize(
+    ("current", "whose"),
+    [
+        (SECOND, True),
+        (SECOND + b"options timeout:1\n", True),
+        (FIRST, False),
+        (FIRST + SECOND, False),
+        (FIRST[:-4], False),
+        (b"nameserver 198.19.255.252\n", False),
+        (SECOND.partition(b"\n")[0] + b"\n", False),
+        (b"", False),
+    ],
+)
+def test_another_connections_file(current: bytes, whose: bool) -> None:
+    assert is_anothers(current, FIRST) == whose

@@ -9,10 +9,10 @@ import pytest
 
 from kt_net.addr import IPAddress, IPPrefix, subtract
 from kt_net.errors import RouteConflict
-from kt_net.host.helper import Fault, check_plan, partly
+from kt_net.host.helper import RESOLVER_MARK, Fault, check_plan, partly
 from kt_net.host.naming import ResolverFile
 from kt_net.host.plan import RESOLVER_CANDIDATES, HostPlan, free_address, plan_host
-from kt_net.host.resolvconf import MARK, parse_resolv_conf, rewrite
+from kt_net.host.resolvconf import parse_resolv_conf, rewrite
 from kt_net.host.routes import Route, parse_ipv4_routes, parse_ipv6_routes
 
 PODS, SERVICES = ipaddress.ip_network("10.244.0.0/16"), ipaddress.ip_network("10.96.0.0/16")
@@ -28,10 +28,11 @@ def plan(
     prefixes: list[IPPrefix] | None = None,
     holes: list[IPAddress] | None = None,
     routes: list[Route] | None = None,
+    interface: str = "kt0",
     **more: Any,
 ) -> HostPlan:
     return plan_host(
-        interface="kt0",
+        interface=interface,
         mtu=1500,
         offload=True,
         prefixes=prefixes or [PODS, SERVICES],
@@ -52,7 +53,7 @@ def test_routes_and_resolver() -> None:
 def test_rewritten() -> None:
     content = rewrite(RESOLV, nameserver="198.19.255.253", search_first=("default.svc.cluster.local",)).splitlines()
     assert content == [
-        MARK,
+        RESOLVER_MARK,
         "nameserver 198.19.255.253",
         "search default.svc.cluster.local corp.test",
         "options ndots:2",
@@ -222,3 +223,27 @@ def test_a_shorter_file_of_somebody_else_is_not_ours() -> None:
 )
 def test_a_file_that_was_being_written_is_known(current: bytes, ours: bool) -> None:
     assert partly(current, BEFORE, AFTER) == ours
+
+
+def test_devices_have_addresses_of_their_own() -> None:
+    """One's own are in no table of routes."""
+    addresses = [address for number in range(10) for address in plan(interface=f"kt{number}").addresses]
+    assert len({*addresses}) == 20
+    for number in range(10):
+        check_plan(plan(interface=f"kt{number}").request())
+
+
+@pytest.mark.parametrize(
+    ("interface", "whose", "next_step"),
+    [
+        ("kt1", "kt1, the device of connection stage", "ktctl disconnect --name stage"),
+        ("kt2", "kt2, the device of another user's connection", "or end the connection that routes it"),
+        ("tun7", "routes to tun7", "or end the connection that routes it"),
+    ],
+)
+def test_whose_route_is_in_the_way(interface: str, whose: str, next_step: str) -> None:
+    with pytest.raises(RouteConflict) as caught:
+        plan(routes=[route("10.244.0.0/16", interface)], owners={"kt1": "stage"})
+    assert caught.value.what.endswith(whose)
+    assert caught.value.next_step.endswith(next_step)
+    assert "--exclude-ips 10.244.0.0/16" in caught.value.next_step

@@ -97,3 +97,9 @@ def test_what_is_a_change(changes: dict[str, Any], counts: bool) -> None:
 )
 def test_sizes(octets: int, text: str) -> None:
     assert size(octets) == text
+
+
+def test_words_of_a_connection_with_a_name() -> None:
+    for name, words in (("default", "lab, namespace"), ("stage", "lab as stage, namespace")):
+        named = dataclasses.replace(STATS, name=name)
+        assert text_of(as_sent(named)).startswith(f"connected to {words}")

@@ -8,29 +8,28 @@ import pytest
 
 from kt_net.errors import ApiUnreachable, KtError, NotConnected, PermissionMissing
 from kt_net.findings import Level
-from kt_net.session.doctor import connected, failed, unconnected
+from kt_net.session.doctor import connected, failed, strangers, unconnected
 
 STATS = {"device": "kt0", "cluster": "lab", "pod": "shadow"}
 
 
 @pytest.mark.parametrize(
-    ("answer", "devices", "level", "words"),
+    ("answer", "name", "level", "words"),
     [
-        ({"pid": 7, "stats": None}, (), Level.ok, "process 7 is bringing one up"),
-        ({}, (), Level.ok, "bringing one up"),
+        ({"pid": 7, "stats": None}, "default", Level.ok, "process 7 is bringing one up"),
+        ({}, "default", Level.ok, "bringing one up"),
         (
             {"pid": 7, "stats": {**STATS, "agent": {"ping": ["ipv4"]}}},
-            ("kt0",),
+            "default",
             Level.ok,
             "process 7, kt0, to cluster lab, pod shadow; ping sockets: ipv4",
         ),
-        ({"pid": 7, "stats": {**STATS, "agent": {"ping": []}}}, ("kt0",), Level.warning, "ping"),
-        ({"pid": 7, "stats": STATS}, ("kt0",), Level.ok, "ping sockets: unknown"),
-        ({"pid": 7, "stats": STATS}, ("kt0", "kt1"), Level.warning, "another connection is there, too: kt1"),
+        ({"pid": 7, "stats": {**STATS, "agent": {"ping": []}}}, "default", Level.warning, "ping"),
+        ({"pid": 7, "stats": STATS}, "stage", Level.ok, "stage: process 7, kt0, to cluster lab"),
     ],
-)  # fmt: skip
-def test_connected(answer: dict[str, Any], devices: tuple[str, ...], level: Level, words: str) -> None:
-    found = connected(answer, devices)
+)
+def test_connected(answer: dict[str, Any], name: str, level: Level, words: str) -> None:
+    found = connected(answer, name)
     assert (found.level, words in found.found) == (level, True), found
 
 
@@ -40,18 +39,17 @@ def refusal(cause: BaseException) -> NotConnected:
     return error
 
 
-@pytest.mark.parametrize(
-    ("cause", "devices", "level", "words"),
-    [
-        (FileNotFoundError(), (), Level.ok, "none"),
-        (ConnectionRefusedError(), (), Level.ok, "none"),
-        (ConnectionRefusedError(), ("kt0",), Level.warning, "kt0"),
-        (TimeoutError(), ("kt0",), Level.problem, "does not answer"),
-    ],
-)
-def test_unconnected(cause: BaseException, devices: tuple[str, ...], level: Level, words: str) -> None:
-    found = unconnected(refusal(cause), devices)
-    assert (found.level, words in found.found) == (level, True), found
+def test_unconnected() -> None:
+    for cause in (FileNotFoundError(), ConnectionRefusedError()):
+        assert unconnected(refusal(cause)) is None
+    silent = unconnected(refusal(TimeoutError()), "stage")
+    assert silent is not None
+    assert (silent.level, "(stage) runs and does not answer" in silent.found) == (Level.problem, True)
+
+
+def test_devices_of_somebody_else() -> None:
+    found = strangers(("kt1", "kt3"))
+    assert (found.level, found.found.startswith("kt1, kt3 are there")) == (Level.warning, True)
 
 
 @pytest.mark.parametrize(
