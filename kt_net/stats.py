@@ -76,6 +76,7 @@ class SessionStats:
         cluster_domains: whose names nobody but the cluster is asked for.
         namespaces: how many there are: each is a routing domain.
         name: what this user calls the connection.
+        server: URL of the API server.
     """
 
     cluster: str
@@ -96,3 +97,4 @@ class SessionStats:
     namespaces: int = 0
     agent: AgentStats | None = None
     name: str = ""
+    server: str = ""

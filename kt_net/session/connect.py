@@ -361,6 +361,7 @@ class ConnectSession:
             namespaces=len(names.resolver.namespaces),
             agent=_agent(engine.report),
             name=self._options.name,
+            server=engine.cluster.server,
         )
 
     def explain(self, name: str, kind: str) -> list[dict[str, Any]]:

@@ -82,7 +82,7 @@ def examine(asked: Asked, machine: Machine, *, seconds: float = SECONDS) -> Iter
         yield from _all_skipped(("api-server", "clock", "credentials", *CLUSTER_CHECKS), "no cluster to ask")
         return
     # Routes of connections to this cluster are no conflict, nor are those of connections of which nothing is known.
-    others = {device for device, cluster in (talking.value or {}).items() if cluster != loading.value.name}
+    others = {device for device, cluster in (talking.value or {}).items() if cluster != loading.value.server}
     yield from _cluster(loading.value, machine, {*machine.devices} - others, seconds)
 
 
@@ -127,7 +127,7 @@ def strangers(devices: Iterable[str]) -> Finding:
 
 
 def _connections(machine: Machine) -> tuple[list[Finding], dict[str, str]]:
-    """A finding for each, and which cluster a device is for."""
+    """A finding for each, and which API server a device is for."""
     found: list[Finding] = []
     clusters: dict[str, str] = {}
     silent = False
@@ -141,7 +141,7 @@ def _connections(machine: Machine) -> tuple[list[Finding], dict[str, str]]:
             continue
         found.append(connected(answer, name))
         if isinstance(stats := answer.get("stats"), dict):
-            clusters[str(stats.get("device"))] = str(stats.get("cluster"))
+            clusters[str(stats.get("device"))] = str(stats.get("server"))
     others = [device for device in machine.devices if device not in clusters]
     if others and not silent:
         found.append(strangers(others))

@@ -94,7 +94,8 @@ class Lab:
             "the default service account", lambda: bool(self.kubectl("get", "sa", "default", "-o", "name", check=False))
         )
         for manifest in ("dns", "samples"):
-            self.kubectl("apply", "-f", str(SOURCE / "manifests" / f"{manifest}.yaml"))
+            text = (SOURCE / "manifests" / f"{manifest}.yaml").read_text()
+            self.kubectl("apply", "-f", "-", given=text.replace("CLUSTER_DNS", self.instance.cluster_dns))
         self._wait(
             "the node", lambda: "True" in self.kubectl("get", "node", daemons.NODE, "-o", _READY_PATH, check=False)
         )

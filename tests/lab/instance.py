@@ -30,10 +30,15 @@ def cache_folder() -> Path:
 
 @dataclass(frozen=True)
 class Instance:
-    """Names and addresses of one lab; `number` makes them differ from another's."""
+    """Names and addresses of one lab; `number` makes them differ from another's.
+
+    Ranges inside the cluster need not differ between instances: nothing outside the node sees them. For somebody who is connected to two at
+    once `ranges` makes them.
+    """
 
     name: str
     number: int
+    ranges: int = 0
 
     @classmethod
     def chosen(cls) -> Instance:
@@ -104,12 +109,35 @@ class Instance:
         """The world's DNS and HTTP server, as the laptop sees it."""
         return self.link4(2, 1)
 
-    #: Ranges inside the cluster. They need not differ between instances: nothing outside the node sees them.
-    services = "10.97.0.0/16,fd00:97::/112"
-    pods = "10.245.0.0/16,fd00:245::/56"
-    pods4 = "10.245.0.0/24"
-    pods6 = "fd00:245::/64"
-    cluster_dns = "10.97.0.10"
+    @property
+    def services(self) -> str:
+        """Ranges of Services."""
+        return f"10.{97 + self.ranges}.0.0/16,fd00:{97 + self.ranges}::/112"
+
+    @property
+    def pods(self) -> str:
+        """Ranges of pods."""
+        return f"10.{245 + self.ranges}.0.0/16,fd00:{245 + self.ranges}::/56"
+
+    @property
+    def pods4(self) -> str:
+        """The node's."""
+        return f"10.{245 + self.ranges}.0.0/24"
+
+    @property
+    def pods6(self) -> str:
+        """The node's."""
+        return f"fd00:{245 + self.ranges}::/64"
+
+    @property
+    def api_service(self) -> tuple[str, str]:
+        """Addresses of the Service `kubernetes`: the first of their ranges."""
+        return f"10.{97 + self.ranges}.0.1", f"fd00:{97 + self.ranges}::1"
+
+    @property
+    def cluster_dns(self) -> str:
+        """Address of the Service `kube-dns`."""
+        return f"10.{97 + self.ranges}.0.10"
 
     @property
     def cni_network(self) -> str:

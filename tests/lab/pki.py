@@ -47,8 +47,7 @@ def make(instance: Instance, node_name: str) -> Path:
         instance.link4(1, 2),
         instance.link6(1, 2),
         "127.0.0.1",
-        "10.97.0.1",
-        "fd00:97::1",
+        *instance.api_service,
     ]
     names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
     alternatives = ",".join([f"DNS:{name}" for name in names] + [f"IP:{address}" for address in addresses])
