@@ -37,20 +37,20 @@ def neighbours_of(routes: Iterable[Route], interface: str) -> dict[str, str]:
     }
 
 
-def leader_of(resolv_conf: str, neighbours: Neighbours) -> str:
-    """The device of the other connection whose resolver the file names; "" when it names none of them."""
+def leader_of(resolv_conf: str, connections: Neighbours) -> str:
+    """The device of the connection whose resolver the file names; "" when it names none of them."""
     named = parse_resolv_conf(resolv_conf).nameservers
-    return next((interface for interface, server in neighbours.items() if server in named), "")
+    return next((interface for interface, server in connections.items() if server in named), "")
 
 
 def asked_on(interface: str, leader: str, neighbours: Neighbours) -> str:
     """The resolver that answers what is not this connection's; "" for this machine's own ones.
 
     Args:
-        leader: "" when it is this connection, or nobody.
+        leader: whose resolver the file names, perhaps one's own; "" for nobody's.
     """
     rest = sorted({*neighbours} - {leader}, key=_number)
-    if leader:  # which asks the first of the others, and each of them the next one
+    if interface != leader:  # which asks the first of the others, and each of them the next one
         rest = [other for other in rest if _number(other) > _number(interface)]
     return neighbours[rest[0]] if rest else ""
 

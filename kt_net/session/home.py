@@ -10,6 +10,7 @@ import json
 import os
 import pwd
 import re
+import time
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,9 @@ from kt_net.errors import AlreadyConnected, HostRefused, UsageFault
 #: For tests, and for those who want it elsewhere.
 ENVIRONMENT = "KT_HOME"
 _CARRIERS = "carriers.json"
+#: How often a lock is tried, and seconds between two tries.
+LOOKS: Final = 5
+LOOK_SECONDS: Final = 0.01
 #: Of a connection that was given none.
 DEFAULT_NAME: Final = "default"
 #: A label (RFC 1123 section 2.1), short enough for the path of a socket (unix(7): 108 octets).
@@ -101,7 +105,7 @@ class Claim:
                 next_step=f"set {ENVIRONMENT} to a folder that this user may write to",
             ) from error
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock_file(self._file)
         except BlockingIOError:
             holder = _words(self._file)[0]
             os.close(self._file)
@@ -112,11 +116,28 @@ class Claim:
 
     def tell(self, interface: str) -> None:
         """Which device the connection has, for others of this user to read."""
+        os.ftruncate(self._file, 0)
         os.pwrite(self._file, f"{os.getpid()} {interface}".encode(), 0)
 
     def release(self) -> None:
         """Let another one be it."""
         os.close(self._file)
+
+
+def _lock_file(lock: int) -> None:
+    """Whoever only looks holds it for a moment, too.
+
+    Raises:
+        BlockingIOError: somebody keeps it.
+    """
+    for look in range(LOOKS):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if look == LOOKS - 1:
+                raise
+            time.sleep(LOOK_SECONDS)
 
 
 def _words(lock: int) -> list[str]:
@@ -161,14 +182,16 @@ def meant(name: str | None) -> str:
 
 def is_claimed(name: str = DEFAULT_NAME) -> bool:
     """Whether a connection of this user runs under this name. Makes nothing: root may be asking, in the user's folder."""
-    if not _lock(name).exists():
+    try:
+        lock = os.open(_lock(name), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
         return False
     try:
-        Claim(name).release()
-    except AlreadyConnected:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
-    except HostRefused:
-        return False
+    finally:
+        os.close(lock)
     return False
 
 

@@ -198,9 +198,9 @@ class NameKeeper:
     def _look_at_file(self) -> None:
         found, neighbours = self._look(), neighbours_of(self._routes(), self._interface)
         text = found.resolv_conf or ""
-        leader = leader_of(text, neighbours)
+        leader = leader_of(text, {**neighbours, self._interface: self._wanted.server})
         self._resolvers_are(replace(self._told, neighbour=asked_on(self._interface, leader, neighbours)))
-        if leader:
+        if leader in neighbours:
             self._follow(leader, found)
         elif isinstance(self._way, ResolverFile) and text == self._way.content:
             self._seen_once = ""

@@ -56,9 +56,15 @@ def test_everybody_is_asked_once(there: list[str]) -> None:
         while now:
             asked.append(now)
             others = {one: SERVERS[one] for one in there if one != now}
-            server = asked_on(now, "" if now == leader else leader, others)
+            server = asked_on(now, leader, others)
             now = next((one for one in there if SERVERS[one] == server), "")
         assert sorted(asked) == sorted(there), leader
+
+
+def test_no_circle_while_nobody_leads() -> None:
+    there = ["kt0", "kt1", "kt2"]
+    asked = [asked_on(one, "", {other: SERVERS[other] for other in there if other != one}) for one in there]
+    assert asked == [SERVERS["kt1"], SERVERS["kt2"], ""]
 
 
 def test_free_devices() -> None:
