@@ -51,6 +51,9 @@ class Loop:
         self._soon: deque[Callable[[], None]] = deque()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector.register(self._wake_read, READ, self._woken)
+        #: Held while the pipe is written or closed: its number may be another thread's socket a moment after.
+        self._waking = threading.Lock()
+        self._ended = False
         self._stopping = False
         self._thread: threading.Thread | None = None
         #: What ended the loop, when it was an error.
@@ -70,10 +73,13 @@ class Loop:
     def call_soon(self, call: Callable[[], None]) -> None:
         """Have `call` run on the loop's thread."""
         self._soon.append(call)
-        try:
-            os.write(self._wake_write, b"\0")
-        except (BlockingIOError, OSError):
-            pass  # a full pipe wakes as well as a fuller one; a closed one has nobody to wake
+        with self._waking:
+            if self._ended:
+                return  # there is nobody to wake
+            try:
+                os.write(self._wake_write, b"\0")
+            except BlockingIOError:
+                pass  # a full pipe wakes as well as a fuller one
 
     def stop(self) -> None:
         """End the loop and wait for its thread."""
@@ -124,8 +130,10 @@ class Loop:
             logger.debug("loop ended", exc_info=True)
         finally:
             self._selector.close()
-            os.close(self._wake_read)
-            os.close(self._wake_write)
+            with self._waking:
+                self._ended = True
+                os.close(self._wake_read)
+                os.close(self._wake_write)
 
     def _turn(self) -> None:
         due = min((timer for part in self._parts if (timer := part.next_timer()) is not None), default=None)

@@ -25,6 +25,13 @@ def _as_from_a_terminal() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+def _session(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return 0
+
+
 class Ktctl:
     """A running `ktctl connect` or `forward`, with JSON output. A context manager: ends it with SIGTERM."""
 
@@ -84,8 +91,10 @@ class Ktctl:
     def guard_pid(self) -> int:
         """Of the helper's guard."""
         helper = self.helper_pid()
-        (guard,) = Path(f"/proc/{helper}/task/{helper}/children").read_text().split()
-        return int(guard)
+        children = map(int, Path(f"/proc/{helper}/task/{helper}/children").read_text().split())
+        # Programs that the helper runs for a moment are in its session; the guard has one of its own.
+        (guard,) = (child for child in children if _session(child) == child)
+        return guard
 
     def __enter__(self) -> Ktctl:
         return self

@@ -24,7 +24,7 @@ Block = Callable[..., None]
 TABLE = "ktnet_test_policy"
 DNS, API = "10.97.0.10", "10.97.0.1"
 #: Before kube-proxy's rules: the addresses are still those of the Services. Connections that are there stay.
-FROM_PODS = f"ip saddr {Instance.pods4} ip daddr"
+FROM_PODS = f"ip saddr {Instance.chosen().pods4} ip daddr"
 DNS_DROPPED = f"{FROM_PODS} {DNS} udp dport 53 drop"
 DNS_REFUSED = f"{FROM_PODS} {DNS} udp dport 53 reject with icmp type port-unreachable"
 API_DROPPED = f"{FROM_PODS} {API} tcp dport 443 tcp flags & (syn | ack) == syn drop"
