@@ -100,6 +100,7 @@ def _any(api: HttpKubeApi, namespace: str, name: str, *, balance: bool) -> Desti
             continue
     raise ObjectMissing(
         f"no Service and no pod {name} in namespace {namespace}",
+        why="a plain name is a Service's, else a pod's",
         next_step=f"check the name and --namespace, or name its kind: deployment/{name}, statefulset/{name}, host/{name}",
     )
 
