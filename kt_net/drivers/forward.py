@@ -53,9 +53,11 @@ class ForwardListener:
             self.loop.watch(one.fileno(), READ, lambda mask, one=one: self._accept(one))  # type: ignore[misc]
 
     def close(self) -> None:
-        """Listen no more, once the loop has ended."""
+        """Listen no more and reset what is open, once the loop has ended."""
         for one in self._sockets:
             one.close()
+        for connection in self._connections:
+            connection.drop()
 
     def replace(self, known: Places) -> None:
         """Connections to places that are not there any more are reset, or tried elsewhere; on the loop's thread."""
@@ -219,6 +221,11 @@ class _Connection:
         if self._socket.fileno() >= 0:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._close()
+
+    def drop(self) -> None:
+        """The same, without a loop."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self._socket.close()
 
     def _close(self) -> None:
         if self._socket.fileno() >= 0:

@@ -53,7 +53,7 @@ def test_pods_are_deleted_one_by_one_under_load(lab: LabBackend, namespace: Call
     with Ktctl(HereBackend(lab), "forward", "deployment/many", "0:redis", *arguments) as running:
         port = running.wait_ready()["port"]
         askers, benchmarks, stop = [Asker(port) for _ in range(ASKERS)], Benchmarks(port), threading.Event()
-        threads = [threading.Thread(target=one.run, args=(stop,)) for one in (*askers, benchmarks)]
+        threads = [threading.Thread(target=run, args=(stop,)) for run in (*(one.run for one in askers), benchmarks.run)]
         for thread in threads:
             thread.start()
         try:

@@ -78,7 +78,7 @@ def test_pods(changes: dict[str, Any], ready: bool | None, ready_when_named: boo
 
 
 def test_a_service_is_at_its_address_unless_it_has_none() -> None:
-    service = {"metadata": {"uid": "u"}, "spec": {"clusterIP": "10.97.0.1", "ports": [{"port": 80}]}}
+    service: dict[str, Any] = {"metadata": {"uid": "u"}, "spec": {"clusterIP": "10.97.0.1", "ports": [{"port": 80}]}}
     assert places([service_part(service)], 80, TCP).ready == (Place("10.97.0.1", 80, "u"),)
     service["spec"]["clusterIP"] = "None"
     assert places([service_part(service)], 80, TCP).ready == ()
