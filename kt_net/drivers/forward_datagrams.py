@@ -20,7 +20,7 @@ from kt_net.relay.streams import Stream, Switchboard
 from kt_net.tunnel.datagrams import MAX_DATAGRAM, DatagramParser
 from kt_net.tunnel.requests import Network, Reply, ReplyCode, Request
 
-#: As long as the stack keeps a flow of `connect` (RFC 4787 section 4.3: not under two minutes).
+#: RFC 4787 section 4.3: not under two minutes.
 IDLE_SECONDS: Final = 120.0
 #: Of one local port; the one that has been silent for longest makes room.
 MAX_FLOWS: Final = 1024

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from kt_net.errors import ObjectMissing, UsageFault
+from kt_net.errors import ObjectMissing, PermissionMissing, UsageFault
 from kt_net.forward.places import (
     Address,
     Part,
@@ -93,11 +93,18 @@ def find(api: HttpKubeApi, namespace: str, target: Target, *, balance: bool) -> 
 
 
 def _any(api: HttpKubeApi, namespace: str, name: str, *, balance: bool) -> Destination:
-    for kind in (Kind.SERVICE, Kind.POD):
-        try:
-            return find(api, namespace, Target(kind, name), balance=balance and kind is Kind.SERVICE)
-        except ObjectMissing:
-            continue
+    unseen: PermissionMissing | None = None
+    try:
+        return find(api, namespace, Target(Kind.SERVICE, name), balance=balance)
+    except ObjectMissing:
+        pass
+    except PermissionMissing as error:
+        unseen = error  # who may not read Services may mean a pod
+    try:
+        return find(api, namespace, Target(Kind.POD, name), balance=balance)
+    except ObjectMissing:
+        if unseen is not None:
+            raise unseen from None
     raise ObjectMissing(
         f"no Service and no pod {name} in namespace {namespace}",
         why="a plain name is a Service's, else a pod's",
