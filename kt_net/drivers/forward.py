@@ -7,6 +7,7 @@ Not here: which places there are (kt_net.session), which one is next (kt_net.for
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from collections import deque
@@ -24,8 +25,13 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 READ_OCTETS = 256 * 1024
 
 
+#: Descriptors that this process may not have more of: what waits to be accepted waits so long.
+FULL = frozenset({errno.EMFILE, errno.ENFILE})
+FULL_SECONDS = 0.25
+
+
 class ForwardListener:
-    """One local TCP port.
+    """One local TCP port; a part of the loop from `start` on.
 
     Args:
         taken: listening sockets, all on one port.
@@ -46,9 +52,15 @@ class ForwardListener:
         self.refused = refused
         self._sockets = taken
         self._connections: set[_Connection] = set()
+        #: When to accept again; None while it does.
+        self._again: float | None = None
 
     def start(self) -> None:
         """Accept; on the loop's thread."""
+        self.loop.add(self)
+        self._watch()
+
+    def _watch(self) -> None:
         for one in self._sockets:
             self.loop.watch(one.fileno(), READ, lambda mask, one=one: self._accept(one))  # type: ignore[misc]
 
@@ -73,13 +85,35 @@ class ForwardListener:
         while True:
             try:
                 connected, _ = taken.accept()
-            except OSError:
+            except OSError as error:
+                if error.errno in FULL:
+                    self._pause()
                 return
             connected.setblocking(False)
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection = _Connection(self, connected)
             self._connections.add(connection)
             connection.connect()
+
+    def _pause(self) -> None:
+        """A socket that stays ready would keep the loop busy."""
+        for one in self._sockets:
+            self.loop.watch(one.fileno(), 0, lambda mask: None)
+        self._again = self.loop.now() + FULL_SECONDS
+
+    # -- a part of the loop
+
+    def pump(self, *, now: float) -> None:
+        """See `Part`."""
+
+    def next_timer(self) -> float | None:
+        """See `Part`."""
+        return self._again
+
+    def handle_timer(self, *, now: float) -> None:
+        """Accept again."""
+        self._again = None
+        self._watch()
 
 
 class _Connection:

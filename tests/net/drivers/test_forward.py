@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -195,6 +197,24 @@ def test_nowhere_to_go_is_a_reset(far: Far, tcp: Tcp, why: str) -> None:
         socket.create_connection(address, timeout=SECONDS) as another,
     ):
         another.recv(1)
+
+
+def test_without_descriptors_what_waits_is_accepted_later_and_the_loop_rests(far: Far, tcp: Tcp) -> None:
+    listener, program = tcp
+    wait_until(lambda: len(far.streams) == 1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as another:
+        lowest = min(set(range(soft)) - {int(name) for name in os.listdir("/proc/self/fd")})
+        another.settimeout(SECONDS)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        try:
+            another.connect(program.getpeername())
+            wait_until(lambda: listener.next_timer() is not None)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        far.tell(1, "opened", Reply(ReplyCode.SUCCEEDED))
+        far.tell(1, "data", b"late")
+        assert another.recv(100) == b"late"
 
 
 def test_datagrams_keep_their_boundaries_both_ways(far: Far, udp: Udp) -> None:
