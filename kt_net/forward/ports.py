@@ -140,7 +140,8 @@ def plan(
     for one in planned:
         if one.local and (one.local, one.protocol) in taken:
             raise UsageFault(
-                f"local port {one.local} twice", next_step=f"give one of them another: {one.local + 10000}:{one.shown}"
+                f"local port {one.local} twice",
+                next_step=f"give one of them another, or any free one: 0:{one.shown.partition(' ')[0]}",
             )
         taken.add((one.local, one.protocol))
     return planned

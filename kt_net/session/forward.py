@@ -5,6 +5,7 @@ Not here: what a target is (forward_target.py), following it (forward_follow.py)
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -63,7 +64,7 @@ class ForwardSession:
         self._progress = progress
         self._target = parse_target(target)
         self._pairs = tuple(parse_pair(pair) for pair in pairs)
-        self._addresses = _listening_on(addresses)
+        self._addresses = listening_on(addresses)
         self._balance = balance
         self._engine: Engine | None = None
         self._follower: Follower | None = None
@@ -121,7 +122,7 @@ class ForwardSession:
     def _listen(self, engine: Engine, destination: Destination, forward: Forward) -> None:
         shown = forward.shown.partition(" ")[0]
         kind = socket.SOCK_STREAM if forward.protocol is Protocol.TCP else socket.SOCK_DGRAM
-        taken = take_port(kind, self._addresses, forward.local, f"{_another(forward.local)}:{shown}")
+        taken = take_port(kind, self._addresses, forward.local, f"{another_port(forward.local)}:{shown}")
         where = tuple(one.getsockname()[0] for one in taken)
         self.listening.append(Listening(where, taken[0].getsockname()[1], forward))
         refused = partial(self._refused, f"{destination.target} port {shown}")
@@ -156,12 +157,12 @@ class ForwardSession:
         return said
 
 
-def _another(port: int) -> int:
+def another_port(port: int) -> int:
     """A local port to propose instead: 80 is 8080 to everybody."""
     return port + (8000 if port < 1024 else 10000) if port + 10000 <= 65535 else port - 10000
 
 
-def _listening_on(addresses: Sequence[str]) -> tuple[str, ...]:
+def listening_on(addresses: Sequence[str]) -> tuple[str, ...]:
     """`--address` as given; `localhost` alone is the default.
 
     Raises:
@@ -181,10 +182,8 @@ def _listening_on(addresses: Sequence[str]) -> tuple[str, ...]:
 
 
 def _is_address(text: str) -> bool:
-    for family in (socket.AF_INET, socket.AF_INET6):
-        try:
-            socket.inet_pton(family, text)
-        except OSError:
-            continue
-        return True
-    return False
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -7,14 +7,18 @@ import socket
 import time
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import dnslib
+import jsonschema
 import pytest
 
+import kt_cli
 from tests.cluster.backend import HereBackend, LabBackend, wait_nothing_of_ours
 from tests.cluster.ktctl import Ktctl, ktctl
 
+SCHEMA = json.loads((Path(kt_cli.__file__).parent / "output.schema.json").read_text())
 #: For the cluster to notice what was asked of it.
 SECONDS = 60.0
 
@@ -108,6 +112,7 @@ def wait_until(true: Callable[[], bool]) -> None:
 def test_a_service_by_its_cluster_address_on_both_loopbacks(lab: LabBackend) -> None:
     with forward(lab, "web", "0:http") as running:
         ready = running.wait_ready()
+        jsonschema.validate(ready, SCHEMA)
         (one,) = ready["forwards"]
         assert (ready["target"], one["addresses"], one["protocol"]) == ("service/web", ["127.0.0.1", "::1"], "TCP")
         assert hello(ready["port"]).startswith("web-")
