@@ -1,96 +1,168 @@
-"""A local port whose connections go to one place in the cluster; each is one stream.
+"""A local TCP port whose connections go to a place in the cluster each; each is one stream.
 
-Not here: where that place is (kt_net.session.forward).
+A place that does not take a connection is not the last word: another one is tried before the local program sees anything.
+
+Not here: which places there are (kt_net.session), which one is next (kt_net.forward.choice), UDP (forward_datagrams.py).
 """
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from kt_net.drivers.loop import READ, WRITE, Loop
-from kt_net.errors import AddressInUse, LimitExceeded, StreamClosed
+from kt_net.errors import LimitExceeded, StreamClosed
+from kt_net.forward.choice import Choice
+from kt_net.forward.places import Place, Places
 from kt_net.relay.streams import Stream, Switchboard
-from kt_net.tunnel.requests import Reply, ReplyCode, Request
+from kt_net.tunnel.requests import Network, Reply, ReplyCode, Request
 
 #: SO_LINGER on, 0 seconds: close sends RST.
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 READ_OCTETS = 256 * 1024
-BACKLOG = 512
+
+
+#: Descriptors that this process may not have more of: what waits to be accepted waits so long.
+FULL = frozenset({errno.EMFILE, errno.ENFILE})
+FULL_SECONDS = 0.25
 
 
 class ForwardListener:
-    """Listens on loopback.
+    """One local TCP port; a part of the loop from `start` on.
 
     Args:
-        refused: told when the far side did not take a connection.
+        taken: listening sockets, all on one port.
+        refused: told when the far side did not take a connection, anywhere it was tried.
     """
 
     def __init__(
         self,
         loop: Loop,
         switchboard: Switchboard,
-        request: Request,
-        *,
-        host: str,
-        port: int,
+        taken: Sequence[socket.socket],
+        choice: Choice,
         refused: Callable[[ReplyCode], None],
     ) -> None:
-        self._loop = loop
-        self._switchboard = switchboard
-        self._request = request
-        self._refused = refused
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._socket = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._socket.bind((host, port))
-            self._socket.listen(BACKLOG)
-        except OSError as error:
-            self._socket.close()
-            raise AddressInUse(f"cannot listen on {host} port {port}", why=error.strerror or str(error)) from error
-        self._socket.setblocking(False)
-        #: The port that was taken.
-        self.port: int = self._socket.getsockname()[1]
+        self.loop = loop
+        self.switchboard = switchboard
+        self.choice = choice
+        self.refused = refused
+        self._sockets = taken
+        self._connections: set[_Connection] = set()
+        #: When to accept again; None while it does.
+        self._again: float | None = None
 
     def start(self) -> None:
         """Accept; on the loop's thread."""
-        self._loop.watch(self._socket.fileno(), READ, self._accept)
+        self.loop.add(self)
+        self._watch()
+
+    def _watch(self) -> None:
+        for one in self._sockets:
+            self.loop.watch(one.fileno(), READ, lambda mask, one=one: self._accept(one))  # type: ignore[misc]
 
     def close(self) -> None:
-        """Listen no more, once the loop has ended."""
-        self._socket.close()
+        """Listen no more and reset what is open, once the loop has ended."""
+        for one in self._sockets:
+            one.close()
+        for connection in self._connections:
+            connection.drop()
 
-    def _accept(self, mask: int) -> None:
+    def replace(self, known: Places) -> None:
+        """Connections to places that are not there any more are reset, or tried elsewhere; on the loop's thread."""
+        self.choice.replace(known)
+        for connection in list(self._connections):
+            connection.places_changed()
+
+    def forget(self, connection: _Connection) -> None:
+        """It is closed."""
+        self._connections.discard(connection)
+
+    def _accept(self, taken: socket.socket) -> None:
         while True:
             try:
-                connected, _ = self._socket.accept()
-            except OSError:
+                connected, _ = taken.accept()
+            except OSError as error:
+                if error.errno in FULL:
+                    self._pause()
                 return
             connected.setblocking(False)
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection = _Connection(self._loop, connected, self._refused)
-            try:
-                connection.stream = self._switchboard.open(self._request, connection, now=self._loop.now())
-            except (LimitExceeded, StreamClosed):
-                connection.abort()
+            connection = _Connection(self, connected)
+            self._connections.add(connection)
+            connection.connect()
+
+    def _pause(self) -> None:
+        """A socket that stays ready would keep the loop busy."""
+        for one in self._sockets:
+            self.loop.watch(one.fileno(), 0, lambda mask: None)
+        self._again = self.loop.now() + FULL_SECONDS
+
+    # -- a part of the loop
+
+    def pump(self, *, now: float) -> None:
+        """See `Part`."""
+
+    def next_timer(self) -> float | None:
+        """See `Part`."""
+        return self._again
+
+    def handle_timer(self, *, now: float) -> None:
+        """Accept again."""
+        self._again = None
+        self._watch()
 
 
 class _Connection:
-    """One local connection and its stream."""
+    """One local connection and its stream. Nothing is read from it before the far side has taken it, so that it can be tried at several."""
 
-    def __init__(self, loop: Loop, connected: socket.socket, refused: Callable[[ReplyCode], None]) -> None:
-        self.stream: Stream | None = None
-        self._loop = loop
+    def __init__(self, listener: ForwardListener, connected: socket.socket) -> None:
+        self._listener = listener
+        self._loop = listener.loop
         self._socket = connected
-        self._refused = refused
+        self._stream: Stream | None = None
+        self._place: Place | None = None
+        self._tried: set[Place] = set()
         self._unsent: deque[memoryview] = deque()
         self._open = False
         self._user_finished = False
         self._far_finished = False
         self._watching = 0
+
+    def connect(self) -> bool:
+        """Try a place that was not tried yet; False when there is none, and the local program has been told."""
+        self._leave()
+        place = self._listener.choice.choose(self._tried)
+        if place is None:
+            self.abort()
+            return False
+        self._place = place
+        self._tried.add(place)
+        request = Request(Network.TCP, place.address, place.port)
+        try:
+            self._stream = self._listener.switchboard.open(request, self, now=self._loop.now())
+        except (LimitExceeded, StreamClosed):
+            self.abort()
+        return True
+
+    def places_changed(self) -> None:
+        """Its place may be gone."""
+        if self._place is None or not self._listener.choice.lost(self._place):
+            return
+        if self._stream is not None:
+            self._stream.reset(now=self._loop.now())
+        if self._open:
+            self.abort()
+        else:
+            self.connect()
+
+    def _leave(self) -> None:
+        if self._place is not None:
+            self._listener.choice.closed(self._place)
+        self._place = None
 
     # -- from the switchboard
 
@@ -99,8 +171,8 @@ class _Connection:
         self._regulate()
 
     def stream_refused(self, code: ReplyCode, *, now: float) -> None:
-        self._refused(code)
-        self.abort()
+        if not self.connect():
+            self._listener.refused(code)
 
     def stream_data(self, data: bytes | memoryview, *, now: float) -> None:
         self._unsent.append(memoryview(data))
@@ -125,7 +197,7 @@ class _Connection:
             self._read()
 
     def _read(self) -> None:
-        stream = self.stream
+        stream = self._stream
         if stream is None:
             return
         try:
@@ -146,8 +218,8 @@ class _Connection:
         try:
             while self._unsent:
                 sent = self._socket.send(self._unsent[0])
-                if self.stream is not None:
-                    self.stream.consume(sent, now=self._loop.now())
+                if self._stream is not None:
+                    self._stream.consume(sent, now=self._loop.now())
                 if sent == len(self._unsent[0]):
                     self._unsent.popleft()
                 else:
@@ -167,15 +239,15 @@ class _Connection:
         if self._user_finished and self._far_finished and not self._unsent:
             self._close()
             return
-        reading = self._open and not self._user_finished and self.stream is not None and self.stream.room > 0
+        reading = self._open and not self._user_finished and self._stream is not None and self._stream.room > 0
         interest = (READ if reading else 0) | (WRITE if self._unsent else 0)
         if interest != self._watching:
             self._watching = interest
             self._loop.watch(self._socket.fileno(), interest, self._ready)
 
     def _lost(self) -> None:
-        if self.stream is not None:
-            self.stream.reset(now=self._loop.now())
+        if self._stream is not None:
+            self._stream.reset(now=self._loop.now())
         self._close()
 
     def abort(self) -> None:
@@ -184,7 +256,14 @@ class _Connection:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._close()
 
+    def drop(self) -> None:
+        """The same, without a loop."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self._socket.close()
+
     def _close(self) -> None:
         if self._socket.fileno() >= 0:
             self._loop.watch(self._socket.fileno(), 0, self._ready)
             self._socket.close()
+        self._leave()
+        self._listener.forget(self)

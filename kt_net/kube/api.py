@@ -41,6 +41,7 @@ KINDS: dict[str, tuple[str, str, bool]] = {
     "SelfSubjectAccessReview": ("apis/authorization.k8s.io/v1", "selfsubjectaccessreviews", False),
     "SelfSubjectReview": ("apis/authentication.k8s.io/v1", "selfsubjectreviews", False),
     "Service": ("api/v1", "services", True),
+    "StatefulSet": ("apis/apps/v1", "statefulsets", True),
     "ServiceCIDR": ("apis/networking.k8s.io/v1", "servicecidrs", False),
 }
 PAGE = 500
@@ -134,24 +135,33 @@ class HttpKubeApi:
         for page in self._pages(kind, namespace, selector):
             yield from page.pop("items", None) or []  # so that nothing of it is left when the next is read
 
-    def list_at(self, kind: str, namespace: str | None, part: Callable[[Object], T]) -> tuple[builtins.list[T], str]:
+    def list_at(
+        self, kind: str, namespace: str | None, part: Callable[[Object], T], *, selector: str = "", fields: str = ""
+    ) -> tuple[builtins.list[T], str]:
         """A part of each object, and the version from which a watch goes on (Kubernetes doc, "Resource versions").
 
         Args:
             part: what is wanted of an object: thousands of whole ones would take tens of megabytes.
+            selector: on labels (Kubernetes doc, "Labels and Selectors").
+            fields: a selector on fields ("Field Selectors").
         """
         found: builtins.list[T] = []
         version = ""
-        for page in self._pages(kind, namespace, ""):
+        for page in self._pages(kind, namespace, selector, fields):
             found += map(part, page.pop("items", None) or [])
             version = version or str(page.get("metadata", {}).get("resourceVersion") or "")
         return found, version
 
-    def _pages(self, kind: str, namespace: str | None, selector: str) -> Iterator[Object]:
+    def _pages(self, kind: str, namespace: str | None, selector: str, fields: str = "") -> Iterator[Object]:
         what = f"list {kind}s"
         following, expired = "", 0
         while True:
-            query = {"limit": str(PAGE), "labelSelector": selector, "continue": following}
+            query = {
+                "limit": str(PAGE),
+                "labelSelector": selector,
+                "fieldSelector": fields,
+                "continue": following,
+            }
             response = self._request("GET", url_path(kind, namespace), query=query)
             status, data = response.status, response.data
             del response  # it keeps its octets: a page of pods has megabytes
@@ -181,6 +191,7 @@ class HttpKubeApi:
         namespace: str | None,
         *,
         selector: str = "",
+        fields: str = "",
         since: str = "",
         seconds: float,
         opened: Callable[[Any], None],
@@ -194,6 +205,7 @@ class HttpKubeApi:
         query = {
             "watch": "true",
             "labelSelector": selector,
+            "fieldSelector": fields,
             "resourceVersion": since,
             "timeoutSeconds": str(max(1, int(seconds))),
         }

@@ -39,6 +39,8 @@ class Followed(Generic[Kept]):
         keep: what is needed of an object.
         rather: the namespace to be content with where all may not be followed.
         refused: told when nothing may be followed; on the thread.
+        selector: on labels; "" for all objects.
+        fields: a selector on fields; "" for all objects.
     """
 
     def __init__(
@@ -51,6 +53,8 @@ class Followed(Generic[Kept]):
         keep: Callable[[Object], Kept],
         rather: str | None = None,
         refused: Callable[[], None] = lambda: None,
+        selector: str = "",
+        fields: str = "",
     ) -> None:
         self._api = api
         self._kind = kind
@@ -59,6 +63,8 @@ class Followed(Generic[Kept]):
         self._keep = keep
         self._rather = rather
         self._refused = refused
+        self._selector = selector
+        self._fields = fields
         self._closed = threading.Event()
         self._watch_end = WatchEnd()
         self.thread = threading.Thread(target=self._run, name=f"ktctl-{kind}", daemon=True)
@@ -94,11 +100,19 @@ class Followed(Generic[Kept]):
 
     def _follow(self) -> None:
         """One list and one watch from there."""
-        listed, version = self._api.list_at(self._kind, self._namespace, self._part)
+        listed, version = self._api.list_at(
+            self._kind, self._namespace, self._part, selector=self._selector, fields=self._fields
+        )
         kept = dict(listed)
         self._changed(dict(kept))
         for event, found in self._api.watch(
-            self._kind, self._namespace, since=version, seconds=WATCH_SECONDS, opened=self._watch_end.opened
+            self._kind,
+            self._namespace,
+            selector=self._selector,
+            fields=self._fields,
+            since=version,
+            seconds=WATCH_SECONDS,
+            opened=self._watch_end.opened,
         ):
             if event == "ERROR":
                 return  # usually 410: what we know is too old; from the beginning

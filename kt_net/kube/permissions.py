@@ -62,11 +62,15 @@ class Wish:
 _GUESSED = "ranges are guessed from the addresses in use"
 _OWN_ONLY = "for that guess only the addresses of the own namespace are seen"
 _NAMESPACES = "names like web.NAMESPACE of other namespaces are looked for by the search list only"
-_HOSTS = "with --dns-mode hosts, no names of headless Services"
+_HOSTS = "with --dns-mode hosts, no names of headless Services; no ktctl forward to pods of Services"
 _INGRESS = "with --ingress-ip, no hosts of Ingress objects"
+_TARGETS = "no ktctl forward to them"
 _GROWTH = "a range that the cluster gets later is guessed from addresses, too"
 WISHES: tuple[Wish, ...] = (
     Wish(Need("watch", "", "events"), False, "why a shadow pod does not start is not said while it happens"),
+    Wish(Need("get", "", "services"), False, _TARGETS),
+    Wish(Need("get", "apps", "deployments"), False, _TARGETS),
+    Wish(Need("get", "apps", "statefulsets"), False, _TARGETS),
     Wish(Need("list", "", "services"), False, "no addresses of Services to guess their range from"),
     Wish(
         Need("watch", "", "services"),

@@ -25,30 +25,53 @@ MAX_WAITING_OCTETS = 256 * 1024
 _SEQUENCE = struct.Struct("!H")
 
 
+class WaitingDatagrams:
+    """Datagrams on their way to a stream."""
+
+    def __init__(self) -> None:
+        #: Datagrams dropped for want of room.
+        self.dropped = 0
+        self._waiting: deque[bytes] = deque()
+        self._octets = 0
+
+    def add(self, data: bytes | memoryview) -> None:
+        """One more; the oldest make room for it."""
+        framed = frame_datagram(data)
+        self._waiting.append(framed)
+        self._octets += len(framed)
+        while len(self._waiting) > MAX_WAITING_DATAGRAMS or self._octets > MAX_WAITING_OCTETS:
+            self._octets -= len(self._waiting.popleft())
+            self.dropped += 1
+
+    def drain(self, stream: Stream | None, *, now: float) -> None:
+        """As many as there is room for. They follow the request without waiting for its reply: one round trip less for the first one."""
+        while self._waiting and stream is not None and stream.room >= len(self._waiting[0]):
+            framed = self._waiting.popleft()
+            self._octets -= len(framed)
+            stream.send(framed, now=now)
+
+
 class DatagramJoint:
     """Owner of the stream of one UDP flow. `closed` is called once, when the far side ended it."""
 
     def __init__(self, flow: int, stack: Stack, closed: Callable[[int], None]) -> None:
         self.flow = flow
         self.stream: Stream | None = None
-        #: Datagrams dropped for want of room.
-        self.dropped = 0
         self._stack = stack
         self._closed = closed
         self._parser = DatagramParser()
-        self._waiting: deque[bytes] = deque()
-        self._waiting_octets = 0
+        self._waiting = WaitingDatagrams()
+
+    @property
+    def dropped(self) -> int:
+        """Datagrams dropped for want of room."""
+        return self._waiting.dropped
 
     # -- from the stack
 
     def flow_datagram(self, data: bytes | memoryview, *, now: float) -> None:
         """The program sent a datagram."""
-        framed = frame_datagram(data)
-        self._waiting.append(framed)
-        self._waiting_octets += len(framed)
-        while len(self._waiting) > MAX_WAITING_DATAGRAMS or self._waiting_octets > MAX_WAITING_OCTETS:
-            self._waiting_octets -= len(self._waiting.popleft())
-            self.dropped += 1
+        self._waiting.add(data)
         self._drain(now=now)
 
     def flow_expired(self, *, now: float) -> None:
@@ -112,11 +135,7 @@ class DatagramJoint:
             self._stack.unreachable(self.flow, reason, now=now)
 
     def _drain(self, *, now: float) -> None:
-        # Datagrams follow the request without waiting for its reply: one round trip less for the first one.
-        while self._waiting and self.stream is not None and self.stream.room >= len(self._waiting[0]):
-            framed = self._waiting.popleft()
-            self._waiting_octets -= len(framed)
-            self.stream.send(framed, now=now)
+        self._waiting.drain(self.stream, now=now)
 
 
 class EchoJoint(DatagramJoint):

@@ -102,11 +102,17 @@ def test_the_role_is_enough_and_nothing_in_it_is_unused(lab: LabBackend, develop
         assert found(lab, "echo")
         lab.kubectl("delete", "pod", running.ready["pod"], "--wait=false")
         wanted = rights("Role") - {("create", "pods/portforward")}
+        later = {("delete", "jobs"), ("get", "services"), ("get", "deployments"), ("get", "statefulsets")}
         limit = time.monotonic() + RENEWED
-        while not wanted <= used(lab, since) | {("delete", "jobs")}:
+        while not wanted <= used(lab, since) | later:
             assert time.monotonic() < limit, wanted - used(lab, since)
             time.sleep(0.5)
         assert found(lab, "echo")
+        for target in ("svc/web", "deployment/web", "statefulset/redis"):
+            with Ktctl(
+                lab, "forward", target, "0:" + ("redis" if "redis" in target else "http"), *flags[:4]
+            ) as forwarding:
+                forwarding.wait_ready()
     assert wanted <= used(lab, since), wanted - used(lab, since)
     wait_nothing_of_ours(lab)
 
@@ -146,5 +152,5 @@ def test_what_is_taken_away_is_named_by_connect(lab: LabBackend, developer: str,
 
 def test_all_that_is_needed_is_in_the_role() -> None:
     assert set(NEEDED) <= rights("Role")
-    explained = {"services", "events", "endpointslices", "ingresses"}
+    explained = {"services", "events", "endpointslices", "ingresses", "deployments", "statefulsets"}
     assert {resource for _, resource in rights("Role") - set(NEEDED)} == explained

@@ -21,7 +21,9 @@ class Api:
         self.lists = 0
         self.listed = threading.Event()
 
-    def list_at(self, kind: str, namespace: str | None, part: Callable[[Any], Any]) -> tuple[list[Any], str]:
+    def list_at(
+        self, kind: str, namespace: str | None, part: Callable[[Any], Any], **only: str
+    ) -> tuple[list[Any], str]:
         self.lists += 1
         self.listed.set()
         return [part({"metadata": {"name": "one"}})], "7"
@@ -45,8 +47,10 @@ def test_watches_that_end_at_once(events: list[tuple[str, Any]]) -> None:
 
 def test_one_who_may_not_stops() -> None:
     class Forbidden(Api):
-        def list_at(self, kind: str, namespace: str | None, part: Callable[[Any], Any]) -> tuple[list[Any], str]:
-            super().list_at(kind, namespace, part)
+        def list_at(
+            self, kind: str, namespace: str | None, part: Callable[[Any], Any], **only: str
+        ) -> tuple[list[Any], str]:
+            super().list_at(kind, namespace, part, **only)
             raise PermissionMissing("no")
 
     api, refused = Forbidden([]), list[bool]()
