@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from kt_net.errors import ObjectMissing, PermissionMissing, UsageFault
+from kt_net.errors import ObjectMissing, PermissionMissing, RequestRefused, UsageFault
 from kt_net.forward.places import (
     Address,
     Part,
@@ -73,8 +73,16 @@ def find(api: HttpKubeApi, namespace: str, target: Target, *, balance: bool) -> 
     Raises:
         ObjectMissing: no such thing.
         UsageFault: it makes no sense with `balance`, or there is nothing that it could lead to.
+        RequestRefused: the API server's answer makes no sense.
         KtError: the refusals of kt_net.kube.
     """
+    try:
+        return _find(api, namespace, target, balance=balance)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RequestRefused(f"{target} makes no sense", why=f"in the API server's answer: {error!r}") from error
+
+
+def _find(api: HttpKubeApi, namespace: str, target: Target, *, balance: bool) -> Destination:
     match target.kind:
         case Kind.ANY:
             return _any(api, namespace, target.name, balance=balance)
@@ -95,13 +103,13 @@ def find(api: HttpKubeApi, namespace: str, target: Target, *, balance: bool) -> 
 def _any(api: HttpKubeApi, namespace: str, name: str, *, balance: bool) -> Destination:
     unseen: PermissionMissing | None = None
     try:
-        return find(api, namespace, Target(Kind.SERVICE, name), balance=balance)
+        return _find(api, namespace, Target(Kind.SERVICE, name), balance=balance)
     except ObjectMissing:
         pass
     except PermissionMissing as error:
         unseen = error  # who may not read Services may mean a pod
     try:
-        return find(api, namespace, Target(Kind.POD, name), balance=balance)
+        return _find(api, namespace, Target(Kind.POD, name), balance=balance)
     except ObjectMissing:
         if unseen is not None:
             raise unseen from None

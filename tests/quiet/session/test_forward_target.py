@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kt_net.errors import KtError, ObjectMissing, PermissionMissing, UsageFault
+from kt_net.errors import KtError, ObjectMissing, PermissionMissing, RequestRefused, UsageFault
 from kt_net.forward.places import Address, Part
 from kt_net.forward.ports import Port, Protocol
 from kt_net.forward.targets import parse_target
@@ -115,3 +115,11 @@ def test_who_may_not_read_services_can_name_a_pod() -> None:
     assert str(found("alone", api=api).target) == "pod/alone"
     with pytest.raises(PermissionMissing):
         found("nobody", api=api)
+
+
+@pytest.mark.parametrize("spec", [{"ports": 7}, {"ports": [7]}, {"ports": [{"port": "x"}]}, {"ports": [{"port": {}}]}])
+def test_an_answer_that_makes_no_sense(spec: dict[str, Any]) -> None:
+    api = FakeApi()
+    api.create("Service", SHOP, {"metadata": {"name": "web"}, "spec": {"clusterIP": "10.97.0.9", **spec}})
+    with pytest.raises(RequestRefused, match="service/web makes no sense"):
+        found("svc/web", api=api)
