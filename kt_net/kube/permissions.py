@@ -42,6 +42,13 @@ PORT_FORWARD_NEEDS: tuple[Need, ...] = (
     Need("get", "", "pods", "portforward"),
     Need("create", "", "pods", "portforward"),
 )
+#: What `preview` needs besides: its Service is made, looked at before it is deleted, moved to another shadow pod, and kept from KT Connect.
+PREVIEW_NEEDS: tuple[Need, ...] = (
+    Need("create", "", "services"),
+    Need("get", "", "services"),
+    Need("patch", "", "services"),
+    Need("delete", "", "services"),
+)
 EXEC_NEEDS: tuple[Need, ...] = (Need("get", "", "pods", "exec"), Need("create", "", "pods", "exec"))
 
 
@@ -96,16 +103,19 @@ def missing(api: KubeApi, namespace: str, needs: tuple[Need, ...]) -> list[Need]
     return [need for need, yes in zip(needs, answers, strict=True) if not yes]
 
 
-def require(api: KubeApi, namespace: str, *, carrier: str = "") -> None:
+def require(api: KubeApi, namespace: str, *, carrier: str = "", besides: tuple[Need, ...] = ()) -> None:
     """Nothing, when all are there. For the way to the pod exec will do where there is no port-forward.
 
     Args:
         carrier: the form that is to be used; "" for any.
+        besides: what this session needs more than every other.
 
     Raises:
         PermissionMissing: names each that is not.
     """
-    lacking = in_the_way(missing(api, namespace, SESSION_NEEDS + PORT_FORWARD_NEEDS + EXEC_NEEDS), carrier=carrier)
+    lacking = in_the_way(
+        missing(api, namespace, SESSION_NEEDS + besides + PORT_FORWARD_NEEDS + EXEC_NEEDS), carrier=carrier
+    )
     if lacking:
         raise PermissionMissing(f"no permission to {', '.join(map(str, lacking))} in namespace {namespace}")
 
