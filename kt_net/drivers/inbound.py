@@ -9,6 +9,7 @@ Not here: having the agent listen (kt_net.session.inbound).
 from __future__ import annotations
 
 import errno
+import resource
 import socket
 import struct
 from collections import deque
@@ -25,6 +26,8 @@ from kt_net.wire.proxy_protocol import emit_header
 
 #: Callers joined at once, TCP and UDP together; more are turned away.
 MAX_CALLERS: Final = 4096
+#: Carriers, requests to the API server, files.
+OTHER_DESCRIPTORS: Final = 256
 #: For a program to take a connection. All addresses of a name together.
 CONNECT_SECONDS: Final = 10.0
 READ_OCTETS: Final = 256 * 1024
@@ -139,6 +142,16 @@ class Programs:
         """Once the loop has ended: no program waits for somebody who has gone."""
         for connection in list(self._joined):
             connection.drop()
+
+
+def allow_sockets() -> None:
+    """Raise this process's limit of descriptors (getrlimit(2)), as far as it may, so that `MAX_CALLERS` have one each."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CALLERS + OTHER_DESCRIPTORS
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def refuse(stream: Stream, code: ReplyCode, *, now: float) -> None:

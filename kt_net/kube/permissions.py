@@ -93,6 +93,7 @@ WISHES: tuple[Wish, ...] = (
     Wish(Need("get", "", "namespaces"), True, "a namespace that is not there is noticed late"),
     Wish(Need("list", "", "namespaces"), True, _NAMESPACES),
     Wish(Need("watch", "", "namespaces"), True, _NAMESPACES),
+    *(Wish(need, False, "no ktctl preview") for need in PREVIEW_NEEDS),
 )
 
 

@@ -153,7 +153,7 @@ class Engine:
         Raises:
             KtError: no port-forward, or nobody answers there.
         """
-        shadow = self._up()
+        shadow = self.up()
         self.lanes.start()
         self.loop.add_mover(lambda now: self.pump(now))
         self.loop.start("ktctl-loop")
@@ -174,7 +174,7 @@ class Engine:
         self._heartbeat.start()
 
     def _dial(self, seconds: float) -> WebsocketCarrier:
-        return self._dialler.dial(self._up().pod, AGENT_PORT, seconds=seconds)
+        return self._dialler.dial(self.up().pod, AGENT_PORT, seconds=seconds)
 
     @property
     def carrier(self) -> str:
@@ -191,7 +191,7 @@ class Engine:
         if gone:
             self._replace_shadow(gone)
         while self._left:
-            self.moved(self._up())
+            self.moved(self.up())
             old = self._left.pop()
             for failed in undo_sequence(self.api, old.sequence):
                 logger.warning("of the old shadow pod: %s", failed)
@@ -202,7 +202,7 @@ class Engine:
         Raises:
             ApiUnreachable: nobody knows.
         """
-        pod = self._up().pod
+        pod = self.up().pod
         try:
             found = self.api.get("Pod", self.cluster.namespace, pod)
         except ObjectMissing:
@@ -216,7 +216,7 @@ class Engine:
         """Another shadow pod, with objects of its own; the old one's go next. Programs' flows through the old one end at once."""
         self.progress(f"{why}; starting another one")
         self.loop.call_soon(self.lanes.begin_anew)
-        old = self._up()
+        old = self.up()
         shadow = self.start_shadow()
         self._left.append(old)
         self.progress(f"shadow pod {shadow.pod}")
@@ -301,7 +301,12 @@ class Engine:
         self.api.close()
         return failed
 
-    def _up(self) -> Shadow:
+    def up(self) -> Shadow:
+        """The shadow pod.
+
+        Raises:
+            ShadowFailed: there is none.
+        """
         if self.shadow is None:
             raise ShadowFailed("there is no shadow pod")
         return self.shadow

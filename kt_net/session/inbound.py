@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from kt_net.choreography.expose import Expose
 from kt_net.drivers.clock import monotonic
-from kt_net.drivers.inbound import Programs, Target
+from kt_net.drivers.inbound import Programs, Target, allow_sockets
 from kt_net.drivers.loop import Loop
 from kt_net.errors import LimitExceeded, ShadowFailed, StreamClosed, UsageFault
 from kt_net.relay.streams import Stream, Switchboard
@@ -108,6 +108,7 @@ class Inbound:
 
     def start(self) -> None:
         """Have the agent listen, as soon as the tunnel is there."""
+        allow_sockets()
         self._loop.call_soon(self._begin)
 
     def wait_listening(self, alive: Callable[[], None]) -> None:

@@ -22,6 +22,7 @@ from kt_net.drivers.lane import LaneDriver
 from kt_net.drivers.loop import Loop
 from kt_net.errors import (
     AdmissionRefused,
+    AlreadyThere,
     ApiUnreachable,
     ImageUnavailable,
     KtError,
@@ -309,7 +310,7 @@ class Lanes:
 
     def _final(self, error: KtError, tried: float) -> bool:
         """Whether another attempt makes no sense. An API server that has just started refuses what it will allow in a moment."""
-        if isinstance(error, ShadowFailed | ImageUnavailable | AdmissionRefused):
+        if isinstance(error, ShadowFailed | ImageUnavailable | AdmissionRefused | AlreadyThere):
             return True
         if not self._began:
             return not isinstance(error, TunnelLost | ObjectMissing) or tried > LISTEN_SECONDS

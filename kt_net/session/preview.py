@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -119,7 +120,7 @@ class PreviewSession:
         check_listens(report, self._ports)
         inbound.start()
         inbound.wait_listening(engine.check)
-        self._service = service = _Service(engine, self._options_of(shadow), self._progress)
+        self._service = service = _Service(engine, self._options_of, self._progress)
         service.create()
 
     def _options_of(self, shadow: Shadow) -> PreviewOptions:
@@ -172,12 +173,14 @@ def refuse_existing(api: HttpKubeApi, namespace: str, name: str) -> None:
 class _Service:
     """The Service in the cluster, from its creation to its end; follows the session from one shadow pod to the next."""
 
-    def __init__(self, engine: Engine, options: PreviewOptions, progress: Progress) -> None:
+    def __init__(self, engine: Engine, options_of: Callable[[Shadow], PreviewOptions], progress: Progress) -> None:
         self._engine = engine
         self._api = engine.api
-        self._options = options
+        self._options_of = options_of
         self._progress = progress
-        self._sequence = Sequence(preview_steps(options))
+        self._options = options_of(engine.up())
+        self._sequence = Sequence([])
+        self._there = False
         self._lock = threading.Lock()  # whoever changes the Service: the dial thread may while the main one ends
         self._ended = threading.Event()
         self._watch_end = WatchEnd()
@@ -191,14 +194,16 @@ class _Service:
             AlreadyThere: somebody was quicker.
             KtError: the refusals of kt_net.kube.
         """
-        options = self._options
         self._engine.moved = self._moved
         with self._lock:
+            self._options = options = self._options_of(self._engine.up())  # from now on whoever replaces it tells us
+            self._sequence = Sequence(preview_steps(options))
             try:
                 run_sequence(self._api, self._sequence)
             except AlreadyThere:
                 refuse_existing(self._api, options.namespace, options.name)
                 raise
+            self._there = True
             self._look()
         ports = ", ".join(f"{expose.remote} to {expose.target}" for expose in options.ports)
         self._progress(f"service {options.name} at {', '.join(self.addresses)}: {ports}")
@@ -218,9 +223,9 @@ class _Service:
             KtError: not yet.
         """
         with self._lock:
-            if self._ended.is_set():
+            if self._ended.is_set() or not self._there:
                 return
-            self._options = replace(self._options, shadow=shadow.options.name, job_uid=shadow.sequence.uid(JOB))
+            self._options = self._options_of(shadow)
             try:
                 run_step(self._api, move_step(self._options, self._sequence.uid(SERVICE)))
             except ObjectMissing:
@@ -238,6 +243,9 @@ class _Service:
                 with self._lock:
                     step = beat_step(self._options, self._sequence.uid(SERVICE), int(self._api.server_time()))
                     run_step(self._api, step)
+            except ObjectMissing:
+                self._progress(f"service {self._options.name} is gone: somebody has deleted it")
+                return
             except KtError as error:
                 logger.warning("no sign of life of the Service: %s", error)
 

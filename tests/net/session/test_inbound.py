@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import socket
 import struct
 import subprocess
@@ -140,6 +141,26 @@ def crowd(folder: str) -> Any:
 
 def test_two_hundred_at_once(tmp_path: Path) -> None:
     assert run_inside(crowd, tmp_path, str(tmp_path)) == {"found": ["True"], "count": 200}
+
+
+def held(folder: str) -> Any:
+    """More than the descriptors that a process has by default (three for each here: caller, program, and what is between)."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 8192))
+    serve(echo, 6080)
+    with inbound(folder, "6080:8080") as (running, listening, _):
+        callers = [socket.create_connection((ADDRESS, 8080)) for _ in range(700)]
+        running.wait(lambda: listening.callers == 700, "700 callers", 30)
+        for caller in callers:
+            caller.sendall(b"x")
+        answered = sum(caller.recv(1) == b"x" for caller in callers)
+        for caller in callers:
+            caller.close()
+        running.wait(lambda: listening.callers == 0, "no callers", 30)
+        return {"answered": answered, "said": running.said}
+
+
+def test_more_callers_than_a_process_has_descriptors(tmp_path: Path) -> None:
+    assert run_inside(held, tmp_path, str(tmp_path)) == {"answered": 700, "said": []}
 
 
 def closed(folder: str) -> Any:
