@@ -31,6 +31,7 @@ EXITS: Final[dict[type[KtError], int]] = {
     errors.ImageUnavailable: 22,
     errors.ShadowFailed: 23,
     errors.RequestRefused: 24,
+    errors.AlreadyThere: 25,
     errors.PrivilegeMissing: 30,
     errors.TunUnavailable: 31,
     errors.RouteConflict: 32,

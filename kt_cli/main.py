@@ -21,6 +21,7 @@ from kt_cli.forward import forward
 from kt_cli.helper import app as helper
 from kt_cli.logs import logs
 from kt_cli.output import Printer
+from kt_cli.preview import preview
 from kt_cli.status import status
 from kt_cli.version import version
 
@@ -34,7 +35,7 @@ app = typer.Typer(
 
 
 #: Need no root: behind sudo they are the caller's, as the connection is that they speak with.
-WITHOUT_ROOT = ("capture", "dns", "forward", "logs", "status")
+WITHOUT_ROOT = ("capture", "dns", "forward", "logs", "preview", "status")
 
 
 def _drop_root(command: str, given: flags.Globals) -> None:
@@ -64,6 +65,6 @@ def before(
         _drop_root(str(context.invoked_subcommand), given)
 
 
-for command in (capture, connect, disconnect, dns, doctor, forward, logs, status, version):
+for command in (capture, connect, disconnect, dns, doctor, forward, logs, preview, status, version):
     app.command()(command)
 app.add_typer(helper)

@@ -1,7 +1,7 @@
 """What is printed: steps as they finish, results, errors; as text, or as JSON objects of one schema (`output.schema.json`).
 
-With `--output json` standard output carries exactly one object at the end; `connect` and `forward` have another one when ready, `capture`
-one for each packet before it, and `status --watch` one a second. Steps go to standard error.
+With `--output json` standard output carries exactly one object at the end; `connect`, `forward` and `preview` have another one when ready,
+`capture` one for each packet before it, and `status --watch` one a second. Steps go to standard error.
 
 Not here: what happened.
 """

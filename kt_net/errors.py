@@ -231,3 +231,9 @@ class RequestRefused(EnvironmentFault):
     """The API server answered a request with an error that has no class of its own."""
 
     default_next_step = "run it again with --debug"
+
+
+class AlreadyThere(RequestRefused):
+    """An object of that name is in the cluster, and it is not replaced."""
+
+    default_next_step = "choose another name, or another namespace: --namespace NAME"

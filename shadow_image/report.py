@@ -12,6 +12,7 @@ import socket
 from typing import Any
 
 from kt_net.addr import IPAddress
+from kt_net.tunnel.hello import LISTEN
 
 VERSION = "0.1.0.dev0"
 MAX_RESOLV_CONF = 16 * 1024
@@ -90,5 +91,6 @@ def report() -> dict[str, Any]:
         "resolv_conf": resolv_conf(),
         "families": sorted({f"ipv{address.version}" for address in own}),
         "ping": {"ipv4": ping_allowed(socket.AF_INET), "ipv6": ping_allowed(socket.AF_INET6)},
+        LISTEN: ["tcp", "udp"],
         "pod_ips": [str(address) for address in own],
     }

@@ -14,6 +14,7 @@ import logging
 import signal
 from typing import Any
 
+from kt_net.tunnel.hello import SESSION_OCTETS
 from shadow_image.caps import LISTEN_HOST, Caps
 from shadow_image.policy import Policy
 from shadow_image.report import nameservers
@@ -98,6 +99,10 @@ class Agent:
     def find(self, identity: bytes) -> Session | None:
         """See `Home`."""
         return self._by_identity.get(identity)
+
+    def lanes(self, client: bytes) -> list[Session]:
+        """See `Home`."""
+        return [session for identity, session in self._by_identity.items() if identity[:SESSION_OCTETS] == client]
 
     def carrier_lost(self, session: Session) -> None:
         """See `Home`. The clock starts again: whoever does not come again does not keep the agent alive, and when the time is over others

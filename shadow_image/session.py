@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, Protocol, cast
 
 from kt_net.addr import IPAddress
-from kt_net.errors import KtError, StreamClosed, TunnelProtocolError
+from kt_net.errors import KtError, LimitExceeded, StreamClosed, TunnelProtocolError
 from kt_net.tunnel.events import (
     Forgotten,
     GoneAway,
@@ -31,22 +31,29 @@ from kt_net.tunnel.events import (
     StreamReset,
     TunnelEvent,
 )
-from kt_net.tunnel.hello import SESSION_OCTETS, Hello, parse_hello
+from kt_net.tunnel.hello import INBOUND, SESSION_OCTETS, Hello, parse_hello
 from kt_net.tunnel.lane import RESUME, forgotten
-from kt_net.tunnel.limits import Limits
+from kt_net.tunnel.limits import CROWDED, Limits
 from kt_net.tunnel.mux import Role
-from kt_net.tunnel.requests import Network, Reply, ReplyCode, Request, parse_request
+from kt_net.tunnel.requests import MAX_REPLY_OCTETS, Arrival, Network, Reply, ReplyCode, Request, parse_request
 from kt_net.tunnel.session import Tunnel
 from shadow_image.caps import Caps
 from shadow_image.datagrams import DatagramConnection, Echo, Udp
 from shadow_image.dial import Refused, reply_code, resolve
+from shadow_image.listening import (
+    Arrived,
+    Callers,
+    Lane,
+    TcpListener,
+    UdpListener,
+    least_loaded,
+    listen_code,
+    open_listeners,
+)
 from shadow_image.policy import Policy
 from shadow_image.tcp import Connecting, TcpConnection
 
 logger = logging.getLogger("agent")
-
-#: A request has at most 4 + 1 + 255 + 2 octets.
-MAX_REQUEST_OCTETS = 262
 
 
 class Connection(Protocol):
@@ -92,6 +99,10 @@ class Home(Protocol):
         """The session of a client that comes again."""
         ...
 
+    def lanes(self, client: bytes) -> list[Session]:
+        """All lanes of the client with this session id."""
+        ...
+
     def carrier_lost(self, session: Session) -> None:
         """The session of a client (not of somebody who only knocked) is without a carrier."""
         ...
@@ -129,6 +140,10 @@ class Session(asyncio.Protocol):
         self._ended = False
         self._greeted = False
         self._flushing = False
+        self._client = b""  # its session id
+        self._inbound = False  # the client wants callers by this lane
+        self._callers = Callers(caps)
+        self._absent_since = 0.0
         #: Octets that pod-side sockets have not taken.
         self.unwritten = 0
 
@@ -228,6 +243,7 @@ class Session(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The carrier is gone; the client may come again on another one, if it ever was there."""
         self._transport = None
+        self._absent_since = self._loop.time()
         self._tunnel.carrier_lost()
         if self._greeted:
             self._home.carrier_lost(self)
@@ -335,6 +351,8 @@ class Session(asyncio.Protocol):
                     opening.cancel()
             case HelloReceived(hello):
                 self._greeted = True
+                self._client = hello.session
+                self._inbound = hello.report.get(INBOUND) is True
                 self._arm()  # pings begin
                 logger.info("session %s lane %d started", hello.session.hex()[:8], hello.lane)
             case PeerSilent():
@@ -366,7 +384,7 @@ class Session(asyncio.Protocol):
         opening.start += bytes(data)
         parsed = parse_request(opening.start)
         if parsed is None:
-            if len(opening.start) > MAX_REQUEST_OCTETS:
+            if len(opening.start) > MAX_REPLY_OCTETS:
                 raise TunnelProtocolError("a request does not end")
             return
         request, used = parsed
@@ -382,6 +400,9 @@ class Session(asyncio.Protocol):
     # -- requests
 
     def _begin(self, stream: int, request: Request, opening: _Opening) -> None:
+        if request.network in (Network.LISTEN_TCP, Network.LISTEN_UDP):
+            self._listen(stream, request)
+            return
         # An echo identifier is no port: nothing listens on it.
         port = 0 if request.network is Network.ECHO else request.port
         try:
@@ -430,6 +451,21 @@ class Session(asyncio.Protocol):
             return
         self._join(stream, sock, DatagramConnection(self, stream, kind, sock))
 
+    def _listen(self, stream: int, request: Request) -> None:
+        if self._callers.listeners >= self._caps.listeners:
+            self._refuse(stream, ReplyCode.GENERAL_FAILURE)
+            return
+        tcp = request.network is Network.LISTEN_TCP
+        try:
+            sockets = open_listeners(socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM, request.port)
+        except OSError as error:
+            self._refuse(stream, listen_code(error))
+            return
+        if tcp:
+            self._join(stream, sockets[0], TcpListener(self, stream, sockets, self._callers, self._lane_of_callers))
+        else:
+            self._join(stream, sockets[0], UdpListener(self, stream, sockets, self._callers, self._lane_of_datagrams))
+
     def _join(self, stream: int, sock: socket.socket, connection: Connection) -> None:
         """`connection`, whose socket is `sock`, is the stream's from now on."""
         opening = self._openings.pop(stream)
@@ -440,6 +476,46 @@ class Session(asyncio.Protocol):
             connection.data(data)
         if opening.finished:
             connection.finished()
+
+    # -- callers
+
+    def _lane_of_datagrams(self) -> Lane | None:
+        """This one, the control lane; None when the client has been away for long: whoever waits for it waits for nothing."""
+        absent = self._transport is None and self._loop.time() - self._absent_since > self._caps.absent_seconds
+        return None if absent else self
+
+    def _lane_of_callers(self) -> Lane | None:
+        """Of the lanes that the client offers, the one that has least to carry, so that nobody waits behind a bulk transfer."""
+        offered = [lane for lane in self._home.lanes(self._client) if lane.offered]
+        found = least_loaded((lane.load, lane.streams, lane) for lane in offered)
+        return found or self._lane_of_datagrams()
+
+    @property
+    def offered(self) -> bool:
+        """Whether callers may go by this lane now."""
+        return self._inbound and self._transport is not None
+
+    @property
+    def load(self) -> int:
+        """How crowded the lane is."""
+        return self._tunnel.load // CROWDED
+
+    @property
+    def streams(self) -> int:
+        """How many there are."""
+        return self._tunnel.streams
+
+    def begin(self, arrival: Arrival, make: Callable[[int], Arrived]) -> Arrived | None:
+        """See `Lane`."""
+        now = self._loop.time()
+        try:
+            stream = self._tunnel.open_stream(now=now)
+            self._tunnel.send(stream, arrival.emit(), now=now)
+        except (LimitExceeded, StreamClosed):
+            return None
+        connection = self._connections[stream] = make(stream)
+        self._flush_soon()
+        return connection
 
     def _refuse(self, stream: int, code: ReplyCode) -> None:
         if self._openings.pop(stream, None) is not None:

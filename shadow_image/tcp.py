@@ -124,9 +124,12 @@ class TcpConnection:
 
     Args:
         sock: connected, non-blocking.
+        ended: told once when it is over.
     """
 
-    def __init__(self, session: Streams, stream: int, sock: socket.socket) -> None:
+    def __init__(
+        self, session: Streams, stream: int, sock: socket.socket, *, ended: Callable[[], object] = lambda: None
+    ) -> None:
         self._session = session
         self._stream = stream
         self._socket = sock
@@ -137,6 +140,7 @@ class TcpConnection:
         self._pod_finished = False
         self._client_finished = False
         self._gone = False
+        self._ended = ended
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._writing = False
         self._reading = True
@@ -260,4 +264,5 @@ class TcpConnection:
             self._loop.remove_writer(self._socket.fileno())
         self._unsent.clear()
         self._socket.close()
+        self._ended()
         self._session.forget(self._stream, self.unwritten)

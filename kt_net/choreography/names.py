@@ -29,17 +29,25 @@ SCHEMA_VERSION: Final = "1"
 SUMMARY: Final = "kt-summary"
 
 ROLE_CONNECT: Final = "shadow-connect"
+ROLE_PREVIEW: Final = "shadow-preview"
 SHADOW_PREFIX: Final = "kt-connect-shadow-"
 CONTAINER: Final = "standalone"
 
 _SUFFIX_LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
 _SUFFIX_LENGTH: Final = 5
+#: Of a shadow pod's name before "-kt-": with its suffix and the Job's own it stays a label (63).
+_STEM_LENGTH: Final = 50
 _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")
 
 
-def shadow_name(entropy: bytes) -> str:
+def preview_prefix(service: str) -> str:
+    """What the names of a preview's shadow pods begin with: `SERVICE-kt-`."""
+    return service[:_STEM_LENGTH].rstrip("-") + "-kt-"
+
+
+def shadow_name(entropy: bytes, prefix: str = SHADOW_PREFIX) -> str:
     """`kt-connect-shadow-xxxxx`, its letters from `entropy` (5 octets or more)."""
-    return SHADOW_PREFIX + "".join(_SUFFIX_LETTERS[octet % 26] for octet in entropy[:_SUFFIX_LENGTH])
+    return prefix + "".join(_SUFFIX_LETTERS[octet % 26] for octet in entropy[:_SUFFIX_LENGTH])
 
 
 def check_namespace(name: str) -> str:

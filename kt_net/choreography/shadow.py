@@ -61,6 +61,7 @@ class ShadowOptions:
         now_rfc3339, now_unix: for the Lease and the heart beat.
         sysctls: ask for ping sockets; admission may refuse.
         uid: ask for a user; None where admission insists on its own range (OpenShift).
+        role: what the shadow pod is for, in KT Connect's words.
     """
 
     name: str
@@ -74,6 +75,7 @@ class ShadowOptions:
     idle_exit: float = IDLE_EXIT
     sysctls: bool = True
     uid: int | None = AGENT_UID
+    role: str = ROLE_CONNECT
 
 
 def shadow_steps(options: ShadowOptions) -> list[Step]:
@@ -88,21 +90,21 @@ def shadow_steps(options: ShadowOptions) -> list[Step]:
 
 def labels(options: ShadowOptions) -> dict[str, str]:
     """On every object."""
-    return _labels(options.target)
+    return _labels(options.target, options.role)
 
 
-def _labels(target: str) -> dict[str, str]:
-    return {CONTROL_BY: CONTROL_BY_KT, ROLE: ROLE_CONNECT, TARGET: target, MANAGED_BY: MANAGER}
+def _labels(target: str, role: str) -> dict[str, str]:
+    return {CONTROL_BY: CONTROL_BY_KT, ROLE: role, TARGET: target, MANAGED_BY: MANAGER}
 
 
 def pod_labels(name: str, target: str) -> dict[str, str]:
-    """On the pod of the Job called `name`, before there is one: ours, and those that the Job's controller adds (its uid is not known)."""
+    """On the pod of a connection's Job, `name`, before there is one: ours, and those of the Job's controller (its uid is not known)."""
     added = {
         f"{prefix}{key}": value
         for prefix in ("", "batch.kubernetes.io/")
         for key, value in (("job-name", name), ("controller-uid", ""))
     }
-    return {**_labels(target), **added}
+    return {**_labels(target, ROLE_CONNECT), **added}
 
 
 def _annotations(options: ShadowOptions) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 from kt_net.errors import UsageFault
 
-Verb: TypeAlias = Literal["create", "delete"]
+Verb: TypeAlias = Literal["create", "delete", "patch"]
 Body: TypeAlias = Mapping[str, Any]
 
 
@@ -30,8 +30,9 @@ class Step:
 
     Attributes:
         title: unique in its sequence; what progress and errors call it.
-        body: the object to create; `Reference`s in it are filled in.
+        body: the object to create, or a merge patch (RFC 7386); `Reference`s in it are filled in.
         inverse: of the step, or None when another step's inverse covers it (an owner's deletion takes what it owns).
+        marked: labels that the object to delete must have: under its name there may be somebody else's.
     """
 
     title: str
@@ -41,6 +42,7 @@ class Step:
     name: str
     body: Body | None = None
     inverse: Step | None = None
+    marked: Mapping[str, str] | None = None
 
 
 class Sequence:
@@ -75,6 +77,16 @@ class Sequence:
             self._uids[step.title] = uid
         self._done += 1
 
+    def uid(self, title: str) -> str:
+        """Of the object that the step with this title made.
+
+        Raises:
+            UsageFault: it is not done.
+        """
+        if title not in self._uids:
+            raise UsageFault(f"{title} is not done, but something refers to it")
+        return self._uids[title]
+
     def undo(self) -> list[Step]:
         """What takes back everything that may have happened, last first. A step that was begun may have happened, too."""
         inverses = [step.inverse for step in self._steps[: self._begun]]
@@ -82,9 +94,7 @@ class Sequence:
 
     def _filled(self, value: Any) -> Any:
         if isinstance(value, Reference):
-            if value.step not in self._uids:
-                raise UsageFault(f"{value.step} is not done, but something refers to it")
-            return self._uids[value.step]
+            return self.uid(value.step)
         if isinstance(value, Mapping):
             return {key: self._filled(inner) for key, inner in value.items()}
         if isinstance(value, list | tuple):

@@ -47,6 +47,8 @@ KINDS: dict[str, tuple[str, str, bool]] = {
 PAGE = 500
 #: A token that leads to the next page lives for five minutes (--etcd-compaction-interval). So often may it be too old in one list.
 GONE = 410
+#: A precondition does not hold: the object is another one (Kubernetes doc, "API concepts").
+CONFLICT = 409
 MAX_EXPIRED = 5
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 15.0
@@ -61,16 +63,16 @@ class KubeApi(Protocol):
     """Requests; every one raises the errors of `refusals`."""
 
     def create(self, kind: str, namespace: str, body: Mapping[str, Any]) -> Object:
-        """The object as created. RequestRefused when it is there already."""
+        """The object as created. AlreadyThere when there is one of that name."""
 
     def get(self, kind: str, namespace: str, name: str) -> Object:
         """The object. ObjectMissing when it is not there."""
 
     def patch(self, kind: str, namespace: str, name: str, body: Mapping[str, Any]) -> Object:
-        """The object after a JSON merge patch (RFC 7386)."""
+        """The object after a JSON merge patch (RFC 7386); RequestRefused when the patch has another uid than the object."""
 
-    def delete(self, kind: str, namespace: str, name: str) -> None:
-        """Delete it, and by the garbage collector what it owns. One that is not there is no error."""
+    def delete(self, kind: str, namespace: str, name: str, *, uid: str = "") -> None:
+        """Delete it, and by the garbage collector what it owns. One that is not there is no error, nor one with another `uid`."""
 
     def list(self, kind: str, namespace: str | None, *, selector: str = "") -> Iterator[Object]:
         """All objects of a namespace, or of all namespaces, page by page."""
@@ -123,11 +125,13 @@ class HttpKubeApi:
             content_type="application/merge-patch+json",
         )
 
-    def delete(self, kind: str, namespace: str, name: str) -> None:
+    def delete(self, kind: str, namespace: str, name: str, *, uid: str = "") -> None:
         """See `KubeApi`."""
-        options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        options: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        if uid:
+            options["preconditions"] = {"uid": uid}
         response = self._request("DELETE", url_path(kind, namespace, name), options)
-        if response.status >= 400 and response.status != 404:
+        if response.status >= 400 and response.status != 404 and not (uid and response.status == CONFLICT):
             raise refusal(response.status, response.data, f"delete {kind} {name}")
 
     def list(self, kind: str, namespace: str | None, *, selector: str = "") -> Iterator[Object]:

@@ -42,6 +42,13 @@ PORT_FORWARD_NEEDS: tuple[Need, ...] = (
     Need("get", "", "pods", "portforward"),
     Need("create", "", "pods", "portforward"),
 )
+#: What `preview` needs besides: its Service is made, looked at before it is deleted, moved to another shadow pod, and kept from KT Connect.
+PREVIEW_NEEDS: tuple[Need, ...] = (
+    Need("create", "", "services"),
+    Need("get", "", "services"),
+    Need("patch", "", "services"),
+    Need("delete", "", "services"),
+)
 EXEC_NEEDS: tuple[Need, ...] = (Need("get", "", "pods", "exec"), Need("create", "", "pods", "exec"))
 
 
@@ -68,7 +75,7 @@ _TARGETS = "no ktctl forward to them"
 _GROWTH = "a range that the cluster gets later is guessed from addresses, too"
 WISHES: tuple[Wish, ...] = (
     Wish(Need("watch", "", "events"), False, "why a shadow pod does not start is not said while it happens"),
-    Wish(Need("get", "", "services"), False, _TARGETS),
+    Wish(Need("get", "", "services"), False, "no ktctl forward to them, no ktctl preview"),
     Wish(Need("get", "apps", "deployments"), False, _TARGETS),
     Wish(Need("get", "apps", "statefulsets"), False, _TARGETS),
     Wish(Need("list", "", "services"), False, "no addresses of Services to guess their range from"),
@@ -90,6 +97,7 @@ WISHES: tuple[Wish, ...] = (
     Wish(Need("get", "", "namespaces"), True, "a namespace that is not there is noticed late"),
     Wish(Need("list", "", "namespaces"), True, _NAMESPACES),
     Wish(Need("watch", "", "namespaces"), True, _NAMESPACES),
+    *(Wish(need, False, "no ktctl preview") for need in PREVIEW_NEEDS if need.verb != "get"),
 )
 
 
@@ -100,16 +108,19 @@ def missing(api: KubeApi, namespace: str, needs: tuple[Need, ...]) -> list[Need]
     return [need for need, yes in zip(needs, answers, strict=True) if not yes]
 
 
-def require(api: KubeApi, namespace: str, *, carrier: str = "") -> None:
+def require(api: KubeApi, namespace: str, *, carrier: str = "", besides: tuple[Need, ...] = ()) -> None:
     """Nothing, when all are there. For the way to the pod exec will do where there is no port-forward.
 
     Args:
         carrier: the form that is to be used; "" for any.
+        besides: what this session needs more than every other.
 
     Raises:
         PermissionMissing: names each that is not.
     """
-    lacking = in_the_way(missing(api, namespace, SESSION_NEEDS + PORT_FORWARD_NEEDS + EXEC_NEEDS), carrier=carrier)
+    lacking = in_the_way(
+        missing(api, namespace, SESSION_NEEDS + besides + PORT_FORWARD_NEEDS + EXEC_NEEDS), carrier=carrier
+    )
     if lacking:
         raise PermissionMissing(f"no permission to {', '.join(map(str, lacking))} in namespace {namespace}")
 

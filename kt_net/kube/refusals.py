@@ -12,6 +12,7 @@ from typing import Any
 
 from kt_net.errors import (
     AdmissionRefused,
+    AlreadyThere,
     ApiUnreachable,
     CertificateRejected,
     CredentialsRejected,
@@ -48,7 +49,18 @@ def refusal(code: int, body: bytes, what: str) -> KtError:
         return forbidden(message, what)
     if code == 404:
         return ObjectMissing(f"cannot {what}", why=message)
+    if code == 409 and _reason(body) == "AlreadyExists":
+        return AlreadyThere(f"cannot {what}", why=message)
     return RequestRefused(f"cannot {what}", why=f"{code}: {message}")
+
+
+def _reason(body: bytes) -> str:
+    """The reason of a Status object, "" when it is none."""
+    try:
+        status: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        return ""
+    return str(status.get("reason") or "") if isinstance(status, dict) else ""
 
 
 def forbidden(message: str, what: str) -> KtError:

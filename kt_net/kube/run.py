@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 
 from kt_net.choreography.steps import Sequence, Step
-from kt_net.errors import KtError
+from kt_net.errors import KtError, ObjectMissing
 from kt_net.kube.api import KubeApi, Object
 
 logger = logging.getLogger(__name__)
@@ -18,7 +18,18 @@ def run_step(api: KubeApi, step: Step) -> Object:
     """One request; the object as it is after it."""
     if step.verb == "create":
         return api.create(step.kind, step.namespace, step.body or {})
-    api.delete(step.kind, step.namespace, step.name)
+    if step.verb == "patch":
+        return api.patch(step.kind, step.namespace, step.name, step.body or {})
+    uid = ""
+    if step.marked is not None:
+        try:
+            metadata = api.get(step.kind, step.namespace, step.name)["metadata"]
+        except ObjectMissing:
+            return {}
+        if not step.marked.items() <= (metadata.get("labels") or {}).items():
+            return {}  # somebody else's
+        uid = metadata["uid"]
+    api.delete(step.kind, step.namespace, step.name, uid=uid)
     return {}
 
 

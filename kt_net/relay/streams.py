@@ -4,7 +4,8 @@ A stream stays on its lane. Datagrams (names, UDP, ping) go by lane 0, the contr
 stream by the lane that has least to carry: what a bulk transfer has queued is in front of nobody else's small messages.
 
 One owner per stream. The request is the first thing on the stream, the reply the first thing back (docs/tunnel-protocol.md); the
-switchboard takes the reply off, so that owners see payload only.
+switchboard takes the reply off, so that owners see payload only. Streams that the agent opens (somebody has come to a port on which it
+listens for us) go to the acceptor once it is known who comes; without an acceptor they are turned down.
 
 Not here: what the payload is.
 """
@@ -30,14 +31,19 @@ from kt_net.tunnel.events import (
     StreamReset,
     TunnelEvent,
 )
-from kt_net.tunnel.requests import Network, Reply, ReplyCode, Request, parse_reply
+from kt_net.tunnel.limits import CROWDED
+from kt_net.tunnel.requests import (
+    MAX_REPLY_OCTETS,
+    Arrival,
+    Network,
+    Reply,
+    ReplyCode,
+    Request,
+    parse_arrival,
+    parse_reply,
+)
 from kt_net.tunnel.session import Tunnel
 
-#: A reply has at most 4 + 1 + 255 + 2 octets (RFC 1928 section 6); more without a whole reply is no reply.
-MAX_REPLY_OCTETS = 262
-
-#: Octets that wait on a lane which more streams had better not share.
-CROWDED: Final = 64 * 1024
 #: The lane of datagrams, and of everything while there is no other.
 CONTROL_LANE: Final = 0
 
@@ -144,8 +150,47 @@ class Stream:
         return reply, rest
 
 
+class Acceptor(Protocol):
+    """Takes streams that the agent opens."""
+
+    def stream_arrived(self, arrival: Arrival, stream: Stream, *, now: float) -> StreamOwner:
+        """Somebody has come. The owner sends the reply, and is told what comes behind the arrival."""
+
+
+class _Arriving:
+    """The owner of a stream of the agent's until it is known who comes."""
+
+    def __init__(self, acceptor: Acceptor) -> None:
+        self._acceptor = acceptor
+        self._start = b""
+        self.stream: Stream | None = None
+
+    def stream_data(self, data: bytes | memoryview, *, now: float) -> None:
+        stream = self.stream
+        if stream is None:
+            return
+        self._start += bytes(data)
+        parsed = parse_arrival(self._start)
+        if parsed is None:
+            return
+        arrival, used = parsed
+        stream.consume(used, now=now)
+        stream.owner = self._acceptor.stream_arrived(arrival, stream, now=now)
+        if len(self._start) > used:
+            stream.owner.stream_data(memoryview(self._start)[used:], now=now)
+
+    def stream_finished(self, *, now: float) -> None:
+        if self.stream is not None:
+            self.stream.reset(now=now)  # before it has said who comes
+
+    def stream_reset(self, *, now: float) -> None: ...
+    def stream_room(self, *, now: float) -> None: ...
+    def stream_opened(self, reply: Reply, *, now: float) -> None: ...
+    def stream_refused(self, code: ReplyCode, *, now: float) -> None: ...
+
+
 class Switchboard:
-    """All streams that this side opened, over all lanes of the session."""
+    """All streams over all lanes of the session."""
 
     def __init__(self) -> None:
         self._lanes: dict[int, Tunnel] = {}
@@ -155,6 +200,8 @@ class Switchboard:
         self.opened_total = 0
         #: A stream has had to share a lane that has much to carry; whoever can open another lane takes note and sets it back.
         self.crowded = False
+        #: Who takes streams that the agent opens.
+        self.acceptor: Acceptor | None = None
 
     def add(self, lane: int, tunnel: Tunnel) -> None:
         """From now on streams may go by this lane, once it has begun."""
@@ -223,10 +270,17 @@ class Switchboard:
                 if (stream := self._streams.get((lane, number))) is not None:
                     self._reset(stream, now=now)
             case StreamOpened(number):
-                # Nothing is served on this machine yet: streams from the cluster are turned down, not left hanging.
-                tunnel.reset(number, now=now)
+                self._opened(lane, tunnel, number, now=now)
             case HelloReceived() | GoneAway() | PeerSilent() | Forgotten() | GoneOn():
                 self._events.append(SessionEvent(lane, event))
+
+    def _opened(self, lane: int, tunnel: Tunnel, number: int, *, now: float) -> None:
+        if self.acceptor is None:
+            tunnel.reset(number, now=now)  # nobody has asked for it; not left hanging
+            return
+        arriving = _Arriving(self.acceptor)
+        arriving.stream = Stream(tunnel, self._remove, lane, number, arriving, replied=True)
+        self._streams[lane, number] = arriving.stream
 
     def _remove(self, stream: Stream) -> None:
         self._streams.pop((stream.lane, stream.number), None)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kt_net.choreography.names import shadow_name
+from kt_net.choreography.names import ROLE_CONNECT, SHADOW_PREFIX, shadow_name
 from kt_net.choreography.shadow import AGENT_PORT, DEFAULT_IMAGE, IDLE_EXIT, ShadowOptions
 from kt_net.drivers.clock import monotonic
 from kt_net.drivers.loop import Loop
@@ -70,10 +70,19 @@ class Engine:
     """A shadow pod, a tunnel to it, and the loop that drives it.
 
     Args:
-        summary: for the Lease, read now and then.
+        role: what its shadow pods are for, in KT Connect's words.
+        prefix: what their names begin with.
     """
 
-    def __init__(self, cluster: Cluster, api: HttpKubeApi, options: SessionOptions) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        api: HttpKubeApi,
+        options: SessionOptions,
+        *,
+        role: str = ROLE_CONNECT,
+        prefix: str = SHADOW_PREFIX,
+    ) -> None:
         self.cluster = cluster
         self.api = api
         self._options = options
@@ -95,7 +104,15 @@ class Engine:
             failed=self._fail,
             progress=lambda line: self.progress(line),
         )
+        self._role = role
+        self._prefix = prefix
+        #: The session's mark on every object of its own, KT Connect's `kt-target`.
+        self.target = os.urandom(10).hex()
         self.shadow: Shadow | None = None
+        self._left: list[Shadow] = []  # shadow pods that lead nowhere any more, whose objects are still there
+        #: Told of another shadow pod that runs, before the objects of the last one go: what belongs to those is to belong to this one.
+        #: May raise KtError; then it is told again.
+        self.moved: Callable[[Shadow], None] = lambda shadow: None
         #: What the agent reported; set with `_greeted`.
         self.report: Mapping[str, Any] = {}
         self._greeted = threading.Event()
@@ -116,12 +133,13 @@ class Engine:
         """
         now = self.api.server_time()
         options = ShadowOptions(
-            name=shadow_name(os.urandom(5)),
+            name=shadow_name(os.urandom(5), self._prefix),
             namespace=self.cluster.namespace,
             image=self._options.image,
             agent=self._options.agent,
             user=self._options.user,
-            target=os.urandom(10).hex(),
+            target=self.target,
+            role=self._role,
             now_rfc3339=micro_time(now),
             now_unix=int(now),
             idle_exit=self._options.idle_exit,
@@ -135,14 +153,13 @@ class Engine:
         Raises:
             KtError: no port-forward, or nobody answers there.
         """
-        shadow = self._up()
+        shadow = self.up()
         self.lanes.start()
         self.loop.add_mover(lambda now: self.pump(now))
         self.loop.start("ktctl-loop")
         limit = monotonic() + HELLO_SECONDS
         while not self._greeted.wait(0.05):
-            if not self.loop.running:
-                raise self.failure()
+            self.check()
             if monotonic() > limit:
                 raise ShadowFailed("the agent in the shadow pod does not answer", why=self.lanes.trouble)
         self._summary = summary
@@ -157,7 +174,7 @@ class Engine:
         self._heartbeat.start()
 
     def _dial(self, seconds: float) -> WebsocketCarrier:
-        return self._dialler.dial(self._up().pod, AGENT_PORT, seconds=seconds)
+        return self._dialler.dial(self.up().pod, AGENT_PORT, seconds=seconds)
 
     @property
     def carrier(self) -> str:
@@ -173,6 +190,11 @@ class Engine:
         gone = self._gone()
         if gone:
             self._replace_shadow(gone)
+        while self._left:
+            self.moved(self.up())
+            old = self._left.pop()
+            for failed in undo_sequence(self.api, old.sequence):
+                logger.warning("of the old shadow pod: %s", failed)
 
     def _gone(self) -> str:
         """Why the shadow pod leads nowhere any more; nothing when it may.
@@ -180,7 +202,7 @@ class Engine:
         Raises:
             ApiUnreachable: nobody knows.
         """
-        pod = self._up().pod
+        pod = self.up().pod
         try:
             found = self.api.get("Pod", self.cluster.namespace, pod)
         except ObjectMissing:
@@ -191,13 +213,12 @@ class Engine:
         return "" if phase in ("Running", "Pending") else f"the shadow pod {pod} has ended ({phase})"
 
     def _replace_shadow(self, why: str) -> None:
-        """Another shadow pod, with objects of its own; the old one's go. Programs' flows through the old one end at once."""
+        """Another shadow pod, with objects of its own; the old one's go next. Programs' flows through the old one end at once."""
         self.progress(f"{why}; starting another one")
         self.loop.call_soon(self.lanes.begin_anew)
-        old = self._up()
+        old = self.up()
         shadow = self.start_shadow()
-        for failed in undo_sequence(self.api, old.sequence):
-            logger.warning("of the old shadow pod: %s", failed)
+        self._left.append(old)
         self.progress(f"shadow pod {shadow.pod}")
         self._beat(shadow)
 
@@ -244,8 +265,16 @@ class Engine:
         """
         while not stop.wait(0.1):
             check()  # first: what it finds may be why the loop has ended
-            if not self.loop.running:
-                raise self.failure()
+            self.check()
+
+    def check(self) -> None:
+        """Nothing, while the session lives.
+
+        Raises:
+            KtError: why it does not.
+        """
+        if not self.loop.running:
+            raise self.failure()
 
     def failure(self) -> KtError:
         """Why the loop ended."""
@@ -266,13 +295,18 @@ class Engine:
         self.loop.stop()
         self.lanes.close_carriers()
         failed: list[KtError] = []
-        if self.shadow is not None:
-            failed = undo_sequence(self.api, self.shadow.sequence)
-            self.shadow = None
+        for shadow in (*self._left, *filter(None, (self.shadow,))):
+            failed += undo_sequence(self.api, shadow.sequence)
+        self.shadow = None
         self.api.close()
         return failed
 
-    def _up(self) -> Shadow:
+    def up(self) -> Shadow:
+        """The shadow pod.
+
+        Raises:
+            ShadowFailed: there is none.
+        """
         if self.shadow is None:
             raise ShadowFailed("there is no shadow pod")
         return self.shadow

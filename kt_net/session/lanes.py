@@ -22,6 +22,7 @@ from kt_net.drivers.lane import LaneDriver
 from kt_net.drivers.loop import Loop
 from kt_net.errors import (
     AdmissionRefused,
+    AlreadyThere,
     ApiUnreachable,
     ImageUnavailable,
     KtError,
@@ -31,7 +32,7 @@ from kt_net.errors import (
 )
 from kt_net.kube.carrier import Carrier
 from kt_net.relay.streams import CONTROL_LANE, Switchboard
-from kt_net.tunnel.hello import SESSION_OCTETS, Hello
+from kt_net.tunnel.hello import INBOUND, SESSION_OCTETS, Hello
 from kt_net.tunnel.mux import Role
 from kt_net.tunnel.session import Tunnel, TunnelCounters
 
@@ -198,7 +199,9 @@ class Lanes:
         self._want(lane)
 
     def _hello(self, number: int) -> Hello:
-        return Hello(session=self._session, lane=number, report=self._report)
+        # Callers go by the lanes that are kept: the others may be closed while one is on its way.
+        report = {**self._report, INBOUND: True} if CONTROL_LANE < number < KEPT_LANES else self._report
+        return Hello(session=self._session, lane=number, report=report)
 
     def _open(self, number: int) -> None:
         tunnel = Tunnel(role=Role.CLIENT, hello=self._hello(number))
@@ -307,7 +310,7 @@ class Lanes:
 
     def _final(self, error: KtError, tried: float) -> bool:
         """Whether another attempt makes no sense. An API server that has just started refuses what it will allow in a moment."""
-        if isinstance(error, ShadowFailed | ImageUnavailable | AdmissionRefused):
+        if isinstance(error, ShadowFailed | ImageUnavailable | AdmissionRefused | AlreadyThere):
             return True
         if not self._began:
             return not isinstance(error, TunnelLost | ObjectMissing) or tried > LISTEN_SECONDS

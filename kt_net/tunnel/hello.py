@@ -17,6 +17,10 @@ from kt_net.tunnel.limits import Limits
 MAGIC: Final = b"KTNT"
 VERSION: Final = 1
 SESSION_OCTETS: Final = 16
+#: In a client's report: true when streams of callers may go by this lane.
+INBOUND: Final = "inbound"
+#: In an agent's report: the networks for which it listens ("tcp", "udp"); older agents do not say it, and cannot.
+LISTEN: Final = "listen"
 
 #: magic, version, reserved, lane, session id, received offset, length of the report.
 _HEAD = struct.Struct("!4sBBH16sQI")

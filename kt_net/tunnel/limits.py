@@ -15,6 +15,8 @@ MAX_FRAME_PAYLOAD = 64 * 1024
 FAIR_FRAME_PAYLOAD = 16 * 1024
 #: A frame is cut to what the lane has room for, but not into crumbs.
 SMALLEST_PIECE = 4 * 1024
+#: Octets that wait on a lane which another stream had better not share.
+CROWDED = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kt_net.kube.permissions import PORT_FORWARD_NEEDS, SESSION_NEEDS
+from kt_net.kube.permissions import PORT_FORWARD_NEEDS, PREVIEW_NEEDS, SESSION_NEEDS
 from tests.cluster.asking import found
 from tests.cluster.backend import LabBackend, wait_nothing_of_ours
 from tests.cluster.ktctl import Ktctl, ktctl
@@ -101,8 +101,9 @@ def test_the_role_is_enough_and_nothing_in_it_is_unused(lab: LabBackend, develop
         running.wait_ready()
         assert found(lab, "echo")
         lab.kubectl("delete", "pod", running.ready["pod"], "--wait=false")
-        wanted = rights("Role") - {("create", "pods/portforward")}
-        later = {("delete", "jobs"), ("get", "services"), ("get", "deployments"), ("get", "statefulsets")}
+        previewed = {(need.verb, need.resource) for need in PREVIEW_NEEDS}
+        wanted = rights("Role") - {("create", "pods/portforward")} - previewed
+        later = {("delete", "jobs"), ("get", "deployments"), ("get", "statefulsets")}
         limit = time.monotonic() + RENEWED
         while not wanted <= used(lab, since) | later:
             assert time.monotonic() < limit, wanted - used(lab, since)
@@ -113,6 +114,15 @@ def test_the_role_is_enough_and_nothing_in_it_is_unused(lab: LabBackend, develop
                 lab, "forward", target, "0:" + ("redis" if "redis" in target else "http"), *flags[:4]
             ) as forwarding:
                 forwarding.wait_ready()
+    with Ktctl(lab, "preview", "roles", "--expose", "8080", *flags[:4]) as running:
+        running.wait_ready()
+        lab.kubectl("delete", "pod", "-l", "kt-role=shadow-preview", "--wait=false")
+        limit = time.monotonic() + RENEWED
+        while ("patch", "services") not in used(lab, since):
+            assert time.monotonic() < limit
+            time.sleep(0.5)
+    wanted |= previewed
+    assert wanted == rights("Role") - {("create", "pods/portforward")}
     assert wanted <= used(lab, since), wanted - used(lab, since)
     wait_nothing_of_ours(lab)
 
@@ -148,6 +158,14 @@ def test_what_is_taken_away_is_named_by_connect(lab: LabBackend, developer: str,
     code, answer = ktctl(lab, "connect", *arguments)
     assert (code, answer["error"]["class"]) == (14, "PermissionMissing")
     assert answer["error"]["what"] == f"no permission to {' '.join(right)} in namespace default"
+
+
+@pytest.mark.parametrize("verb", [need.verb for need in PREVIEW_NEEDS])
+def test_what_is_taken_away_is_named_by_preview(lab: LabBackend, developer: str, verb: str) -> None:
+    give(lab, (verb, "services"))
+    code, answer = ktctl(lab, "preview", "roles", "--expose", "8080", "--kubeconfig", developer)
+    assert (code, answer["error"]["class"]) == (14, "PermissionMissing")
+    assert answer["error"]["what"] == f"no permission to {verb} services in namespace default"
 
 
 def test_all_that_is_needed_is_in_the_role() -> None:

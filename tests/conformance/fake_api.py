@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kt_net.errors import ObjectMissing, RequestRefused
+from kt_net.errors import AlreadyThere, ObjectMissing, RequestRefused
 from kt_net.kube.api import Object, url_path
 
 
@@ -30,7 +30,9 @@ class FakeApi:
         """See `KubeApi`."""
         url_path(kind, namespace)
         key = (kind, namespace, body["metadata"]["name"])
-        if kind in self._refuse_create or key in self._objects:
+        if key in self._objects:
+            raise AlreadyThere(f"cannot create {kind} {key[2]}", why="409")
+        if kind in self._refuse_create:
             raise RequestRefused(f"cannot create {kind} {key[2]}", why="409")
         made: Object = copy.deepcopy(dict(body))
         made["metadata"] |= {"uid": f"uid-{next(self._numbers)}", "resourceVersion": str(next(self._numbers))}
@@ -44,15 +46,18 @@ class FakeApi:
     def patch(self, kind: str, namespace: str, name: str, body: Mapping[str, Any]) -> Object:
         """See `KubeApi`."""
         found = self._find(kind, namespace, name)
+        if body.get("metadata", {}).get("uid", found["metadata"]["uid"]) != found["metadata"]["uid"]:
+            raise RequestRefused(f"cannot patch {kind} {name}", why="409")
         _merge(found, body)
         found["metadata"]["resourceVersion"] = str(next(self._numbers))
         return copy.deepcopy(found)
 
-    def delete(self, kind: str, namespace: str, name: str) -> None:
+    def delete(self, kind: str, namespace: str, name: str, *, uid: str = "") -> None:
         """See `KubeApi`."""
-        gone = self._objects.pop((kind, namespace, name), None)
-        if gone is None:
+        gone = self._objects.get((kind, namespace, name))
+        if gone is None or uid not in ("", gone["metadata"]["uid"]):
             return
+        del self._objects[kind, namespace, name]
         uid = gone["metadata"]["uid"]
         for key, other in list(self._objects.items()):
             if any(owner["uid"] == uid for owner in other["metadata"].get("ownerReferences", ())):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kt_net.errors import ObjectMissing, RequestRefused
+from kt_net.errors import AlreadyThere, ObjectMissing, RequestRefused
 from kt_net.kube.api import KubeApi
 
 NAME = "ktnet-conformance"
@@ -30,7 +30,7 @@ def created_is_there(api: KubeApi) -> None:
 
 def created_twice_is_refused(api: KubeApi) -> None:
     api.create("ConfigMap", "default", body())
-    with pytest.raises(RequestRefused):
+    with pytest.raises(AlreadyThere):
         api.create("ConfigMap", "default", body())
 
 
@@ -59,6 +59,20 @@ def patch_merges_and_removes(api: KubeApi) -> None:
     assert patched["metadata"]["resourceVersion"] != first["metadata"]["resourceVersion"]
 
 
+def another_uid_is_left_alone(api: KubeApi) -> None:
+    made = api.create("ConfigMap", "default", body())
+    api.delete("ConfigMap", "default", NAME, uid="00000000-0000-0000-0000-000000000000")
+    with pytest.raises(RequestRefused):
+        api.patch(
+            "ConfigMap", "default", NAME, {"metadata": {"uid": "00000000-0000-0000-0000-000000000000"}, "data": {}}
+        )
+    uid = made["metadata"]["uid"]
+    assert api.patch("ConfigMap", "default", NAME, {"metadata": {"uid": uid}, "data": {"x": "y"}})["data"] == {"x": "y"}
+    api.delete("ConfigMap", "default", NAME, uid=uid)
+    with pytest.raises(ObjectMissing):
+        api.get("ConfigMap", "default", NAME)
+
+
 def list_selects(api: KubeApi) -> None:
     api.create("ConfigMap", "default", body())
     names = [found["metadata"]["name"] for found in api.list("ConfigMap", "default", selector="ktnet=conformance")]
@@ -73,5 +87,6 @@ CHECKS: list[Callable[[KubeApi], None]] = [
     missing_is_said,
     deleting_what_is_not_there_is_no_error,
     patch_merges_and_removes,
+    another_uid_is_left_alone,
     list_selects,
 ]

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from kt_net.relay.streams import CONTROL_LANE, CROWDED, Stream, Switchboard
+from kt_net.relay.streams import CONTROL_LANE, Stream, Switchboard
 from kt_net.tunnel.events import GoneOn, HelloReceived, StreamData, StreamOpened, StreamReset
 from kt_net.tunnel.hello import Hello
+from kt_net.tunnel.limits import CROWDED
 from kt_net.tunnel.requests import Network, Reply, ReplyCode, Request, parse_request
 from tests.quiet.tunnel.pair import Pair
 

@@ -1,0 +1,107 @@
+"""Runs in a pod: what somebody in the cluster does with a Service. Standard library only; given on standard input to python3.
+
+A program: `- KIND HOST PORT [NUMBER]`; prints one JSON value.
+
+Not here: tests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+import sys
+import threading
+import urllib.request
+
+SECONDS = 60.0
+BLOCK = 1 << 16
+
+
+def http(host: str, port: int, number: int) -> object:
+    """The answer's body."""
+    name = f"[{host}]" if ":" in host else host
+    with urllib.request.urlopen(f"http://{name}:{port}/", timeout=5) as answer:
+        return answer.read().decode()
+
+
+def echo(host: str, port: int, number: int) -> object:
+    """`number` octets there and back, half-closed: whether the digests are equal."""
+    sent, got = hashlib.sha256(), hashlib.sha256()
+    with socket.create_connection((host, port), timeout=SECONDS) as connection:
+
+        def send() -> None:
+            for turn in range(number // BLOCK):
+                block = hashlib.sha256(b"%d" % turn).digest() * (BLOCK // 32)
+                sent.update(block)
+                connection.sendall(block)
+            connection.shutdown(socket.SHUT_WR)
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        octets = 0
+        while piece := connection.recv(1 << 18):
+            got.update(piece)
+            octets += len(piece)
+        sender.join()
+    return [octets, sent.hexdigest() == got.hexdigest()]
+
+
+def crowd(host: str, port: int, number: int) -> object:
+    """`number` connections that are all there before the first one is used; how many were answered."""
+    everybody = threading.Barrier(number)
+    answered: list[bool] = []
+
+    def one(mine: int) -> None:
+        word = b"%d " % mine * 100
+        with socket.create_connection((host, port), timeout=SECONDS) as connection:
+            everybody.wait(SECONDS)
+            connection.sendall(word)
+            connection.shutdown(socket.SHUT_WR)
+            got = b""
+            while piece := connection.recv(10_000):
+                got += piece
+            answered.append(got == word)
+
+    threads = [threading.Thread(target=one, args=(mine,)) for mine in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [len(answered), all(answered)]
+
+
+def udp(host: str, port: int, number: int) -> object:
+    """Datagrams of several lengths, each answered by itself."""
+    info = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+    found = []
+    with socket.socket(info[0], socket.SOCK_DGRAM) as sock:
+        sock.settimeout(5)
+        sock.connect(info[4])
+        for length in (1, 100, 1200):
+            sock.send(b"d" * length)
+            found.append(len(sock.recv(65535)))
+    return found
+
+
+def ends(host: str, port: int, number: int) -> object:
+    """How each of `number` connections ends."""
+    found = []
+    for _ in range(number):
+        try:
+            with socket.create_connection((host, port), timeout=5) as connection:
+                connection.settimeout(5)
+                found.append(repr(connection.recv(10)))
+        except OSError as error:
+            found.append(type(error).__name__)
+    return found
+
+
+def names(host: str, port: int, number: int) -> object:
+    """The addresses of a name, by family."""
+    return sorted({str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)})
+
+
+if __name__ == "__main__":
+    kind, where, service_port, *rest = sys.argv[1:]
+    print(json.dumps(globals()[kind](where, int(service_port), int(*rest or ["0"]))))
