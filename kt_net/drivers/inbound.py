@@ -11,13 +11,13 @@ from __future__ import annotations
 import errno
 import resource
 import socket
-import struct
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from kt_net.addr import IPAddress
+from kt_net.drivers.joined import JoinedSocket
 from kt_net.drivers.loop import READ, WRITE, Loop
 from kt_net.relay.streams import Stream, StreamOwner
 from kt_net.tunnel.datagrams import MAX_DATAGRAM, DatagramParser, frame_datagram
@@ -30,11 +30,8 @@ MAX_CALLERS: Final = 4096
 OTHER_DESCRIPTORS: Final = 256
 #: For a program to take a connection. All addresses of a name together.
 CONNECT_SECONDS: Final = 10.0
-READ_OCTETS: Final = 256 * 1024
 #: Datagrams taken from one socket before others get their turn.
 BURST: Final = 32
-#: SO_LINGER on, 0 seconds: close sends RST.
-_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 _CODES: Final = {
     errno.ECONNREFUSED: ReplyCode.CONNECTION_REFUSED,
     errno.ECONNRESET: ReplyCode.CONNECTION_REFUSED,
@@ -141,7 +138,7 @@ class Programs:
     def close(self) -> None:
         """Once the loop has ended: no program waits for somebody who has gone."""
         for connection in list(self._joined):
-            connection.drop()
+            connection.abort()
 
 
 def allow_sockets() -> None:
@@ -172,24 +169,27 @@ class _Nobody:
     def stream_reset(self, *, now: float) -> None: ...
 
 
-class _Tcp(_Nobody):
+class _Tcp(JoinedSocket):
     """A caller's stream and a connection here."""
 
     def __init__(self, programs: Programs, stream: Stream, target: Target, header: bytes) -> None:
+        super().__init__(programs.loop)
+        self.stream = self._caller = stream
+        self.put_first(header)
         self._programs = programs
-        self._loop = programs.loop
-        self._stream = stream
         self._target = target
         self._left = deque(target.addresses)
-        self._socket: socket.socket | None = None
-        self._connected = False
-        self._unsent: deque[memoryview] = deque([memoryview(header)] if header else [])
-        self._ours = len(header)  # octets in front that are not the caller's: no credit comes of them
-        self._caller_finished = False
-        self._shut = False
-        self._program_finished = False
-        self._watching = 0
         self._error = errno.ECONNREFUSED
+
+    def stream_opened(self, reply: Reply, *, now: float) -> None:
+        """Not for a stream that the far side has opened."""
+
+    def stream_refused(self, code: ReplyCode, *, now: float) -> None:
+        """Likewise."""
+
+    def left(self) -> None:
+        """See `JoinedSocket`."""
+        self._programs.left(self)
 
     # -- reaching the program
 
@@ -210,8 +210,8 @@ class _Tcp(_Nobody):
             except OSError as error:
                 code = error.errno or errno.EIO
             if code in (0, errno.EINPROGRESS):
-                self._socket = sock
-                self._watch(WRITE)
+                self.socket = sock
+                self.watch(WRITE)
                 return
             sock.close()
             self._error = code
@@ -221,9 +221,16 @@ class _Tcp(_Nobody):
         """No answer in time."""
         self._fail(ReplyCode.HOST_UNREACHABLE, now=now)
 
+    def ready(self, mask: int) -> None:
+        """See `JoinedSocket`; the first word says whether the program has taken the connection."""
+        if self._open:
+            super().ready(mask)
+        elif self.socket is not None:
+            self._tried(self.socket)
+
     def _fail(self, code: ReplyCode, *, now: float) -> None:
-        refuse(self._stream, code, now=now)
-        self._close()
+        refuse(self._caller, code, now=now)
+        self.close()
         self._programs.outcome(self._target, code)
 
     def _tried(self, sock: socket.socket) -> None:
@@ -231,134 +238,16 @@ class _Tcp(_Nobody):
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
             self._error = code
-            self._watch(0)
-            self._socket = None
+            self.watch(0)
+            self.socket = None
             sock.close()
             self.start(now=now)
             return
-        self._connected = True
         self._programs.connected(self)
         host, port = sock.getsockname()[:2]
-        self._stream.send(Reply(ReplyCode.SUCCEEDED, host.partition("%")[0], port).emit(), now=now)
+        self._caller.send(Reply(ReplyCode.SUCCEEDED, host.partition("%")[0], port).emit(), now=now)
         self._programs.outcome(self._target, ReplyCode.SUCCEEDED)
-        self._write()
-
-    # -- from the switchboard
-
-    def stream_data(self, data: bytes | memoryview, *, now: float) -> None:
-        """What the caller sends; the stream's credit bounds what waits here."""
-        self._unsent.append(memoryview(data))
-        if self._connected:
-            self._write()
-
-    def stream_room(self, *, now: float) -> None:
-        """The program may be read again."""
-        if self._connected:
-            self._regulate()
-
-    def stream_finished(self, *, now: float) -> None:
-        """The caller will send nothing more."""
-        self._caller_finished = True
-        if self._connected:
-            self._write()
-
-    def stream_reset(self, *, now: float) -> None:
-        """The caller is gone, or the way to it: the program gets an RST."""
-        self.drop()
-
-    # -- the program's socket
-
-    def _ready(self, mask: int) -> None:
-        sock = self._socket
-        if sock is None:
-            return
-        if not self._connected:
-            self._tried(sock)
-            return
-        if mask & WRITE:
-            self._write()
-        if mask & READ and self._socket is not None:
-            self._read(self._socket)
-
-    def _read(self, sock: socket.socket) -> None:
-        try:
-            data = sock.recv(min(READ_OCTETS, max(1, self._stream.room)))
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            self._lost()
-            return
-        now = self._loop.now()
-        if data:
-            self._stream.send(data, now=now)
-        else:
-            self._program_finished = True
-            self._stream.finish(now=now)
-        self._regulate()
-
-    def _write(self) -> None:
-        sock = self._socket
-        if sock is None:
-            return
-        taken = 0
-        try:
-            while self._unsent:
-                sent = sock.send(self._unsent[0])
-                taken += sent
-                if sent == len(self._unsent[0]):
-                    self._unsent.popleft()
-                else:
-                    self._unsent[0] = self._unsent[0][sent:]
-            if self._caller_finished and not self._shut:
-                self._shut = True
-                sock.shutdown(socket.SHUT_WR)
-        except (BlockingIOError, InterruptedError):
-            pass
-        except OSError:
-            self._lost()
-            return
-        ours = min(taken, self._ours)
-        self._ours -= ours
-        self._stream.consume(taken - ours, now=self._loop.now())
-        self._regulate()
-
-    def _regulate(self) -> None:
-        if self._socket is None:
-            return
-        if self._program_finished and self._shut:
-            self._stream.forget()
-            self._close()
-            return
-        reading = not self._program_finished and self._stream.room > 0
-        self._watch((READ if reading else 0) | (WRITE if self._unsent else 0))
-
-    def _watch(self, interest: int) -> None:
-        if self._socket is not None and interest != self._watching:
-            self._watching = interest
-            self._loop.watch(self._socket.fileno(), interest, self._ready)
-
-    # -- the end
-
-    def _lost(self) -> None:
-        """The program's end broke: so does the caller's."""
-        self._stream.reset(now=self._loop.now())
-        self.drop()
-
-    def drop(self) -> None:
-        """RST to the program."""
-        if self._socket is not None:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        self._close()
-
-    def _close(self) -> None:
-        self._programs.left(self)
-        self._unsent.clear()
-        sock = self._socket
-        if sock is not None:
-            if self._loop.running:
-                self._watch(0)
-            self._socket = None
-            sock.close()
+        self.opened()
 
 
 class _Udp(_Nobody):
@@ -382,7 +271,7 @@ class _Udp(_Nobody):
             sock = socket.socket(family, socket.SOCK_DGRAM)
         except OSError:
             refuse(self._stream, ReplyCode.GENERAL_FAILURE, now=now)
-            self.drop()
+            self.abort()
             return
         self._socket = sock
         sock.setblocking(False)
@@ -391,7 +280,7 @@ class _Udp(_Nobody):
         except OSError as error:
             code = _CODES.get(error.errno or 0, ReplyCode.GENERAL_FAILURE)
             refuse(self._stream, code, now=now)
-            self.drop()
+            self.abort()
             self._programs.outcome(self._target, code)
             return
         host, port = sock.getsockname()[:2]
@@ -415,11 +304,11 @@ class _Udp(_Nobody):
     def stream_finished(self, *, now: float) -> None:
         """The flow is over."""
         self._stream.reset(now=now)
-        self.drop()
+        self.abort()
 
     def stream_reset(self, *, now: float) -> None:
         """The flow is over."""
-        self.drop()
+        self.abort()
 
     def _ready(self, mask: int) -> None:
         for _ in range(BURST):
@@ -441,10 +330,10 @@ class _Udp(_Nobody):
 
     def _unreachable(self) -> None:
         self._stream.reset(now=self._loop.now())
-        self.drop()
+        self.abort()
         self._programs.outcome(self._target, ReplyCode.CONNECTION_REFUSED)
 
-    def drop(self) -> None:
+    def abort(self) -> None:
         """Forget the socket."""
         self._programs.left(self)
         sock: Any = self._socket

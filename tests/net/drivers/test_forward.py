@@ -46,6 +46,9 @@ class FarStream:
     def reset(self, *, now: float) -> None:
         self.ended = "reset"
 
+    def forget(self) -> None:
+        self.ended += ", forgotten"
+
 
 class Far:
     """The switchboard."""
@@ -158,6 +161,17 @@ def test_half_close_and_reset_pass(far: Far, tcp: Tcp) -> None:
     far.tell(0, "reset")
     with pytest.raises(ConnectionResetError):
         program.recv(1)
+
+
+def test_when_both_have_finished_nobody_keeps_the_stream(far: Far, tcp: Tcp) -> None:
+    _, program = tcp
+    far.tell(0, "opened", Reply(ReplyCode.SUCCEEDED))
+    program.shutdown(socket.SHUT_WR)
+    far.tell(0, "data", b"last")
+    far.tell(0, "finished")
+    assert program.recv(100) == b"last"
+    assert program.recv(1) == b""
+    wait_until(lambda: far.streams[0].ended == "finished, forgotten")
 
 
 def test_a_place_that_is_gone_resets_and_one_that_drains_does_not(far: Far, tcp: Tcp) -> None:
