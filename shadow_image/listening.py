@@ -194,8 +194,8 @@ class ArrivedTcp(TcpConnection):
             self._callers.waiting -= 1
 
 
-class TcpListener:
-    """Accepts. A `Connection` of the stream that asked for it.
+class _Listener:
+    """The stream that asked for a port, a `Connection` that says nothing, and the port's sockets.
 
     Args:
         lane: the lane for the next caller; None while the client is away.
@@ -220,9 +220,46 @@ class TcpListener:
         self._loop = asyncio.get_running_loop()
         callers.listeners += 1
         for sock in sockets:
-            self._loop.add_reader(sock.fileno(), self._accept, sock)
+            self._loop.add_reader(sock.fileno(), self._ready, sock)
 
-    def _accept(self, listening: socket.socket) -> None:
+    def _ready(self, sock: socket.socket) -> None:
+        """Somebody has come."""
+        raise NotImplementedError
+
+    def _close(self) -> None:
+        """What is to end with the sockets."""
+
+    def data(self, data: bytes | memoryview) -> None:
+        """Nothing is said on this stream."""
+        self._session.consume(self._stream, len(data))
+
+    def room(self) -> None:
+        """Nothing waits here."""
+
+    def regulate(self) -> None:
+        """Nothing is read for this stream."""
+
+    def finished(self) -> None:
+        """The client wants no more callers."""
+        self._session.finish(self._stream)
+        self.abort()
+
+    def abort(self) -> None:
+        """Listen no more."""
+        if self._sockets:
+            self._close()
+            for sock in self._sockets:
+                self._loop.remove_reader(sock.fileno())
+                sock.close()
+            self._sockets = []
+            self._callers.listeners -= 1
+            self._session.forget(self._stream, 0)
+
+
+class TcpListener(_Listener):
+    """Accepts."""
+
+    def _ready(self, listening: socket.socket) -> None:
         for _ in range(BURST):
             try:
                 connected, caller = listening.accept()
@@ -251,42 +288,11 @@ class TcpListener:
 
     def _go_on(self, listening: socket.socket) -> None:
         if listening.fileno() >= 0:
-            self._loop.add_reader(listening.fileno(), self._accept, listening)
-
-    def data(self, data: bytes | memoryview) -> None:
-        """Nothing is said on this stream."""
-        self._session.consume(self._stream, len(data))
-
-    def room(self) -> None:
-        """Nothing waits here."""
-
-    def regulate(self) -> None:
-        """Nothing is read for this stream."""
-
-    def finished(self) -> None:
-        """The client wants no more callers."""
-        self._session.finish(self._stream)
-        self.abort()
-
-    def abort(self) -> None:
-        """Listen no more."""
-        if self._sockets:
-            for sock in self._sockets:
-                self._loop.remove_reader(sock.fileno())
-                sock.close()
-            self._sockets = []
-            self._callers.listeners -= 1
-            self._session.forget(self._stream, 0)
+            self._loop.add_reader(listening.fileno(), self._ready, listening)
 
 
-class UdpListener:
-    """Receives datagrams; those of one caller are a flow, which is a stream. A `Connection` of the stream that asked for it.
-
-    Args:
-        lane: the lane for the next flow; None while the client is away.
-    """
-
-    unwritten = 0
+class UdpListener(_Listener):
+    """Receives datagrams; those of one caller are a flow, which is a stream."""
 
     def __init__(
         self,
@@ -296,21 +302,13 @@ class UdpListener:
         callers: Callers,
         lane: Callable[[], Lane | None],
     ) -> None:
-        self._session = session
-        self._stream = stream
-        self._sockets = sockets
-        self._callers = callers
-        self._lane = lane
-        self._loop = asyncio.get_running_loop()
+        super().__init__(session, stream, sockets, callers, lane)
         self._flows: dict[tuple[Any, ...], _UdpFlow] = {}  # by caller, the one that was used last at the end
         self._timer: asyncio.TimerHandle | None = None
         #: Datagrams that no flow could take.
         self.dropped = 0
-        callers.listeners += 1
-        for sock in sockets:
-            self._loop.add_reader(sock.fileno(), self._readable, sock)
 
-    def _readable(self, sock: socket.socket) -> None:
+    def _ready(self, sock: socket.socket) -> None:
         for _ in range(BURST):
             try:
                 data, caller = sock.recvfrom(MAX_DATAGRAM)
@@ -359,34 +357,12 @@ class UdpListener:
                 return
             flow.end()
 
-    def data(self, data: bytes | memoryview) -> None:
-        """Nothing is said on this stream."""
-        self._session.consume(self._stream, len(data))
-
-    def room(self) -> None:
-        """Nothing waits here."""
-
-    def regulate(self) -> None:
-        """Nothing is read for this stream."""
-
-    def finished(self) -> None:
-        """The client wants no more callers."""
-        self._session.finish(self._stream)
-        self.abort()
-
-    def abort(self) -> None:
-        """Listen no more: the flows end, too, for their answers leave by this socket."""
-        if self._sockets:
-            for flow in list(self._flows.values()):
-                flow.end()
-            if self._timer is not None:
-                self._timer.cancel()
-            for sock in self._sockets:
-                self._loop.remove_reader(sock.fileno())
-                sock.close()
-            self._sockets = []
-            self._callers.listeners -= 1
-            self._session.forget(self._stream, 0)
+    def _close(self) -> None:
+        """The flows end, too: their answers leave by these sockets."""
+        for flow in list(self._flows.values()):
+            flow.end()
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 class _UdpFlow:

@@ -14,8 +14,8 @@ from pathlib import Path
 from tests.cluster.backend import Backend
 from tests.cluster.ktctl import ktctl
 
-#: A change in the cluster is known so many seconds later, on a busy machine.
-SOON = 5.0
+#: A change in the cluster, or another connection's end, is known so many seconds later, on a busy machine.
+SOON = 10.0
 
 
 def asked(backend: Backend, name: str, kind: str = "A") -> list[tuple[str, str]]:
@@ -33,7 +33,7 @@ def found(backend: Backend, name: str, kind: str = "A") -> list[str]:
     return answer["steps"][-1]["records"] if code == 0 else []
 
 
-def soon(condition: Callable[[], bool]) -> bool:
+def soon(condition: Callable[[], object]) -> bool:
     """Whether it comes true."""
     limit = time.monotonic() + SOON
     while not condition():

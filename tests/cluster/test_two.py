@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.cluster.asking import soon
 from tests.cluster.backend import LabBackend
 from tests.cluster.ktctl import Ktctl, ktctl
 from tests.cluster.layouts import LayoutBackend, layout, run
@@ -20,8 +21,6 @@ from tests.lab.instance import Instance
 
 #: An end of a cable from the laptop to the second node.
 CABLE = "second"
-#: What this machine's names need when the connection that had the file has ended.
-SOON = 10.0
 
 
 @pytest.fixture(scope="module")
@@ -66,15 +65,6 @@ def as_it_is(here: LabBackend) -> object:
     )
 
 
-def until(condition: Callable[[], object]) -> bool:
-    limit = time.monotonic() + SOON
-    while not condition():
-        if time.monotonic() > limit:
-            return False
-        time.sleep(0.1)
-    return True
-
-
 def address(here: LabBackend, name: str) -> str:
     """As a program gets it from getaddrinfo; "" for none."""
     lines = run(
@@ -107,7 +97,7 @@ def test_two_clusters(lab: LabBackend, second: Lab, kind: str, ends_first: str, 
         assert (one.ready["device"], other.ready["device"]) == ("kt0", "kt1")
         web, only = cluster_ip(lab, "web"), cluster_ip(second, "second")
         assert only.startswith("10.98.")
-        assert until(lambda: address(here, "second.default.svc.cluster.local") == only)
+        assert soon(lambda: address(here, "second.default.svc.cluster.local") == only)
         assert address(here, "web.default.svc.cluster.local") in (web, cluster_ip(second, "web"))
         assert kind == "resolved" or address(here, "web") == web, "the first one has the file"
         assert address(here, "second") == only
@@ -127,7 +117,7 @@ def test_two_clusters(lab: LabBackend, second: Lab, kind: str, ends_first: str, 
         name, goes_on = ("default", "second") if ends_first == "first" else ("two", "web")
         code, answer = ktctl(here, "disconnect", "--name", name)
         assert (code, answer["connections"]) == (0, [name])
-        assert until(lambda: address(here, f"{goes_on}.default") == (only if goes_on == "second" else web))
+        assert soon(lambda: address(here, f"{goes_on}.default") == (only if goes_on == "second" else web))
         assert address(here, "www.world.test")
         code, answer = ktctl(here, "disconnect")
         assert (code, answer["ended"]) == (0, True), "there is only one now"
@@ -142,9 +132,9 @@ def test_the_first_is_killed(lab: LabBackend, second: Lab) -> None:
         other = started(lab, stack, "--name", "two", "--kubeconfig", str(second.kubeconfig))
         one.signal(signal.SIGKILL)
         killed = time.monotonic()
-        assert until(lambda: address(lab, "www.world.test"))
+        assert soon(lambda: address(lab, "www.world.test"))
         assert time.monotonic() - killed < 5
-        assert until(lambda: address(lab, "second.default"))
+        assert soon(lambda: address(lab, "second.default"))
         other.signal(signal.SIGTERM)
         assert other.wait_ended() == 0
     assert as_it_is(lab) == before
@@ -156,15 +146,15 @@ def test_one_is_stopped(lab: LabBackend, second: Lab) -> None:
     with contextlib.ExitStack() as stack:
         one = started(lab, stack)
         other = started(lab, stack, "--name", "two", "--kubeconfig", str(second.kubeconfig))
-        assert until(lambda: address(lab, "second.default"))
+        assert soon(lambda: address(lab, "second.default"))
         for stopped, lasting in ((other, "web"), (one, "second")):
             stopped.signal(signal.SIGSTOP)
             since = time.monotonic()
-            assert until(lambda: address(lab, "www.world.test"))
+            assert soon(lambda: address(lab, "www.world.test"))
             assert time.monotonic() - since < 5
-            assert until(lambda name=lasting: address(lab, f"{name}.default"))  # type: ignore[misc]
+            assert soon(lambda name=lasting: address(lab, f"{name}.default"))  # type: ignore[misc]
             stopped.signal(signal.SIGCONT)
-            assert until(lambda: address(lab, "second.default.svc.cluster.local") and address(lab, "echo.default"))
+            assert soon(lambda: address(lab, "second.default.svc.cluster.local") and address(lab, "echo.default"))
         assert ktctl(lab, "disconnect", "--all")[1]["connections"] == ["default", "two"]
     assert as_it_is(lab) == before
 
@@ -192,7 +182,7 @@ def test_begun_at_the_same_moment(lab: LabBackend, second: Lab) -> None:
             Ktctl(lab, "connect", *flags, "--name", "two", "--kubeconfig", str(second.kubeconfig))
         )
         assert {one.wait_ready()["device"], other.wait_ready()["device"]} == {"kt0", "kt1"}
-        assert until(lambda: address(lab, "second.default") and address(lab, "echo.default"))
+        assert soon(lambda: address(lab, "second.default") and address(lab, "echo.default"))
     assert as_it_is(lab) == before
 
 

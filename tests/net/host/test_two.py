@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,11 @@ from kt_net.host.neighbours import neighbours_of
 from kt_net.host.plan import RESOLVER_CANDIDATES, HostPlan, free_address, plan_host
 from kt_net.host.resolvconf import parse_resolv_conf
 from kt_net.host.routes import read_routes
-from kt_net.session.name_keeper import LOOK_SECONDS, NameKeeper, Resolvers, Wanted, begin
-from tests.net.host.test_ways import HOSTS, OWN, RESOLV, etc_of_ones_own, seen
+from kt_net.session.name_keeper import NameKeeper, Resolvers, Wanted, begin
+from tests.net.host.test_ways import HOSTS, OWN, RESOLV, etc_of_ones_own, seen, until
 from tests.net.namespaces import run_inside
 
 OURS = tuple(map(str, RESOLVER_CANDIDATES))
-#: Two looks, a replay, and a busy machine.
-SOON = 15 * LOOK_SECONDS
 
 
 class Connection:
@@ -85,15 +82,6 @@ class Connection:
 
 def servers() -> tuple[str, ...]:
     return parse_resolv_conf(RESOLV.read_text() if RESOLV.exists() else "").nameservers
-
-
-def until(condition: Callable[[], bool]) -> bool:
-    limit = time.monotonic() + SOON
-    while not condition():
-        if time.monotonic() > limit:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def one_after_the_other(layout: str, ends_first: str, folder: str) -> dict[str, Any]:

@@ -28,8 +28,8 @@ OURS = ("198.19.255.253",)
 WANTED = Wanted(
     OURS[0], ("default.svc.cluster.local",), domains=("cluster.local", "svc"), hosts={"web": ("10.245.0.7",)}
 )
-#: Taken back after two looks, on a busy machine.
-SOON = 10 * LOOK_SECONDS
+#: Taken back after two looks and perhaps a replay, on a busy machine.
+SOON = 15 * LOOK_SECONDS
 
 
 def etc_of_ones_own(layout: str, folder: str) -> None:
