@@ -97,6 +97,15 @@ def ends(host: str, port: int, number: int) -> object:
     return found
 
 
+def leads(host: str, port: int, number: int) -> object:
+    """Whether anybody accepts there."""
+    try:
+        socket.create_connection((host, port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
 def names(host: str, port: int, number: int) -> object:
     """The addresses of a name, by family."""
     return sorted({str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)})
