@@ -139,8 +139,7 @@ def test_udp(lab: LabBackend) -> None:
         try:
             with preview(lab, "datagrams", "--expose", f"{port}:53/udp") as running:
                 ready = running.wait_ready()
-                time.sleep(2)  # a datagram to a Service that kube-proxy does not know yet is lost, and nobody says so
-                for host in ("datagrams", *ready["addresses"]):
+                for host in (*ready["addresses"], "datagrams"):
                     assert call(lab, "udp", host, 53) == [1, 100, 1200]
         finally:
             sock.sendto(b"end", ("127.0.0.1", port))
@@ -192,14 +191,15 @@ def test_shadow_deleted(lab: LabBackend, what: str) -> None:
     with program(Hello) as port, preview(lab, "lasting", "--expose", f"{port}:80") as running:
         before = running.wait_ready()["addresses"]
         wait_leads(lab, "lasting", 80)
+        pods = ("get", "pods", "-l", "kt-role=shadow-preview", "-o", "name")
+        gone = lab.kubectl(*pods).strip()
         lab.kubectl("delete", what, "-l", "kt-role=shadow-preview", "--wait=false")
-        time.sleep(0.5)
         started = time.monotonic()
         while True:
             assert time.monotonic() - started < 40
             with contextlib.suppress(LabError):
                 assert call(lab, "http", "lasting", 80) == "from the laptop"
-                if "Terminating" not in lab.kubectl("get", "pods", "-l", "kt-role=shadow-preview"):
+                if gone not in lab.kubectl(*pods):
                     break
         print(f"answers {time.monotonic() - started:.1f} s after the {what} was deleted")
         time.sleep(3)  # whatever the garbage collector takes, it has taken
