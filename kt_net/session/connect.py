@@ -264,7 +264,12 @@ class ConnectSession:
 
         self._route_keeper = keeper
         keeper.start()
-        engine.lanes.changed = keeper.look
+
+        def changed(why: str) -> None:
+            keeper.look(why)
+            names.look()
+
+        engine.lanes.changed = changed
         if chosen.routed:
             self._growth = Growth(engine.api, engine.cluster.namespace, ranges, pods=chosen.pods, grown=grown)
 

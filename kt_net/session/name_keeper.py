@@ -122,7 +122,7 @@ class NameKeeper:
         self._changed = threading.Event()
         self._closed = threading.Event()
         self._lock = threading.Lock()
-        self._seen_once = ""
+        self._seen_once, self._seen_at = "", 0.0
         self._taken_back: deque[float] = deque(maxlen=FIGHT_TIMES)
         self._lost = False
         self._thread = threading.Thread(target=self._run, name="ktctl-names", daemon=True)
@@ -166,26 +166,32 @@ class NameKeeper:
             )
         self._changed.set()
 
+    def look(self) -> None:
+        """Links or routes have changed: another connection may have come or ended. From any thread."""
+        self._changed.set()
+
     def _run(self) -> None:
         watching = self.naming.hook in (Hook.FILE, Hook.RESOLVED)
         while not self._closed.is_set():
-            self._changed.wait(LOOK_SECONDS if watching else None)
+            changed = self._changed.wait(LOOK_SECONDS if watching else None)
             if self._closed.is_set():
                 return
             try:
-                if self._changed.is_set():
+                if self.naming.hook is Hook.FILE:
+                    self._changed.clear()
+                    self._look_at_file()
+                    continue
+                if self.naming.hook is Hook.RESOLVED:
+                    self._look_at_uplinks()
+                if changed:
                     self._closed.wait(SETTLE_SECONDS)
                     self._changed.clear()
                     self._tell()
-                elif self.naming.hook is Hook.FILE:
-                    self._look_at_file()
-                elif watching:
-                    self._look_at_uplinks()
             except KtError as error:
                 logger.debug("names of this machine: %s", error)
 
     def _tell(self) -> None:
-        if self.naming.hook is Hook.FILE or (way := self.way()) is None or way == self._way:
+        if (way := self.way()) is None or way == self._way:
             return
         try:
             self._helper.change_names(way)
@@ -205,8 +211,8 @@ class NameKeeper:
         elif isinstance(self._way, ResolverFile) and text == self._way.content:
             self._seen_once = ""
         elif text != self._seen_once:
-            self._seen_once = text
-        else:
+            self._seen_once, self._seen_at = text, monotonic()
+        elif monotonic() - self._seen_at >= LOOK_SECONDS:
             self._take(found)
 
     def _resolvers_are(self, resolvers: Resolvers) -> None:

@@ -182,6 +182,10 @@ class Names:
         self._routing.update_prefixes(prefixes)
         self._keeper.want(domains=self.resolver.routed)
 
+    def look(self) -> None:
+        """See `NameKeeper.look`."""
+        self._keeper.look()
+
     @property
     def by(self) -> str:
         """By what names come here."""

@@ -18,6 +18,7 @@ from kt_net.host.neighbours import neighbours_of
 from kt_net.host.plan import RESOLVER_CANDIDATES, HostPlan, free_address, plan_host
 from kt_net.host.resolvconf import parse_resolv_conf
 from kt_net.host.routes import read_routes
+from kt_net.session import name_keeper
 from kt_net.session.name_keeper import NameKeeper, Resolvers, Wanted, begin
 from tests.net.host.test_ways import HOSTS, OWN, RESOLV, etc_of_ones_own, seen, until
 from tests.net.namespaces import run_inside
@@ -282,3 +283,22 @@ def hosts(ends_first: str, folder: str) -> dict[str, Any]:
 def test_hosts_files(tmp_path: Path, ends_first: str) -> None:
     found = run_inside(hosts, tmp_path, ends_first, str(tmp_path))
     assert [what for what, true in found.items() if not true] == []
+
+
+def told_of_the_end(folder: str) -> dict[str, Any]:
+    etc_of_ones_own("plain", folder)
+    first = Connection(folder, "kt0").begin()
+    second = Connection(folder, "kt1").begin()
+    joined = until(lambda: first.resolvers.neighbour == second.address)
+    usual, name_keeper.LOOK_SECONDS = name_keeper.LOOK_SECONDS, 3600.0  # type: ignore[misc]
+    time.sleep(2 * usual)  # from its next look on it waits to be told
+    second.end()
+    first.keeper.look()
+    known = until(lambda: first.resolvers.neighbour == "")
+    first.end()
+    return {"joined": joined, "known": known}
+
+
+def test_who_is_told_of_a_change_looks_at_once(tmp_path: Path) -> None:
+    """The kernel tells when a device has gone: nobody's questions go there for a second more."""
+    assert run_inside(told_of_the_end, tmp_path, str(tmp_path)) == {"joined": True, "known": True}
