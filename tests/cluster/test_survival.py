@@ -36,15 +36,15 @@ def transfer_across(lab: LabBackend, direction: str, octets: int, cut: Callable[
     """Begin a transfer and small exchanges beside it, cut the way in the middle, and see it whole."""
     program = [sys.executable, str(TRANSFER), direction, str(octets), str(INTERACTIVE)]
     with subprocess.Popen(
-        lab.laptop_argv(program), stdout=subprocess.PIPE, text=True, cwd="/", env=os.environ
+        lab.laptop_argv(program), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/", env=os.environ
     ) as process:
-        time.sleep(0.6)
-        assert process.poll() is None, "the transfer was over before anything was cut"
-        cut()
-        opened = time.monotonic()
         assert process.stdout is not None
         try:
-            out, _ = process.communicate(timeout=PATIENCE)
+            assert process.stdout.readline() == "begun\n"
+            time.sleep(0.3)
+            cut()
+            opened = time.monotonic()
+            out, _ = process.communicate("on\n", timeout=PATIENCE)
         finally:
             process.kill()
     result = json.loads(out)
