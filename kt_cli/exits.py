@@ -32,6 +32,8 @@ EXITS: Final[dict[type[KtError], int]] = {
     errors.ShadowFailed: 23,
     errors.RequestRefused: 24,
     errors.AlreadyThere: 25,
+    errors.Exchanged: 26,
+    errors.RecordRefused: 27,
     errors.PrivilegeMissing: 30,
     errors.TunUnavailable: 31,
     errors.RouteConflict: 32,
@@ -41,6 +43,7 @@ EXITS: Final[dict[type[KtError], int]] = {
     errors.NotConnected: 36,
     errors.TunnelLost: 40,
     errors.RemoteProtocolError: 41,
+    errors.GivenBack: 42,
     errors.ProblemsFound: 50,
     errors.LocalProtocolError: INTERNAL,
 }

@@ -237,3 +237,27 @@ class AlreadyThere(RequestRefused):
     """An object of that name is in the cluster, and it is not replaced."""
 
     default_next_step = "choose another name, or another namespace: --namespace NAME"
+
+
+class Conflict(RequestRefused):
+    """An object has changed since it was read, or is another one: somebody was quicker."""
+
+    default_next_step = "run it again"
+
+
+class Exchanged(EnvironmentFault):
+    """Somebody has exchanged the object already; `why` says who and since when."""
+
+
+class GivenBack(EnvironmentFault):
+    """An object that was exchanged has been given back by somebody else: another person, or whoever took us for dead."""
+
+    default_next_step = "run the command again"
+
+
+class RecordRefused(EnvironmentFault):
+    """What an object's annotation says about how it was before makes no sense, or is of a newer ktctl."""
+
+    default_next_step = (
+        "look at the annotation; with a newer ktctl, or by hand, put the object right and remove the annotation"
+    )

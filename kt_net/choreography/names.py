@@ -25,11 +25,18 @@ HEART_BEAT: Final = "kt-last-heart-beat"
 #: Version of our records; a newer one than we know is refused, not guessed.
 SCHEMA: Final = "kt-schema"
 SCHEMA_VERSION: Final = "1"
+#: How an object of the user was before we changed it, on that object (records.py).
+RECORD: Final = "kt-record"
+#: KT Connect's: the selector that a Service had before. Ours have it too, so that a real one judges them as it judges its own.
+KT_SELECTOR: Final = "kt-selector"
+#: Under which name the API server notes which fields we have set (Kubernetes doc, "Server-Side Apply", field managers).
+FIELD_MANAGER: Final = "ktctl"
 #: The Lease's bounded summary for others to read.
 SUMMARY: Final = "kt-summary"
 
 ROLE_CONNECT: Final = "shadow-connect"
 ROLE_PREVIEW: Final = "shadow-preview"
+ROLE_EXCHANGE: Final = "shadow-exchange"
 SHADOW_PREFIX: Final = "kt-connect-shadow-"
 CONTAINER: Final = "standalone"
 
@@ -43,6 +50,11 @@ _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")
 def preview_prefix(service: str) -> str:
     """What the names of a preview's shadow pods begin with: `SERVICE-kt-`."""
     return service[:_STEM_LENGTH].rstrip("-") + "-kt-"
+
+
+def exchange_prefix(name: str) -> str:
+    """What the names of an exchange's shadow pods begin with: `SERVICE-kt-exchange-`."""
+    return name[: _STEM_LENGTH - len("exchange-")].rstrip("-.") + "-kt-exchange-"
 
 
 def shadow_name(entropy: bytes, prefix: str = SHADOW_PREFIX) -> str:

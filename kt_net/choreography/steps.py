@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
+from kt_net.choreography.edits import Edit
 from kt_net.errors import UsageFault
 
-Verb: TypeAlias = Literal["create", "delete", "patch"]
+Verb: TypeAlias = Literal["create", "delete", "patch", "edit"]
 Body: TypeAlias = Mapping[str, Any]
 
 
@@ -33,6 +34,7 @@ class Step:
         body: the object to create, or a merge patch (RFC 7386); `Reference`s in it are filled in.
         inverse: of the step, or None when another step's inverse covers it (an owner's deletion takes what it owns).
         marked: labels that the object to delete must have: under its name there may be somebody else's.
+        edit: what changes somebody's object, for "edit".
     """
 
     title: str
@@ -43,6 +45,7 @@ class Step:
     body: Body | None = None
     inverse: Step | None = None
     marked: Mapping[str, str] | None = None
+    edit: Edit | None = None
 
 
 class Sequence:

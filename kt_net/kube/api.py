@@ -20,6 +20,7 @@ from urllib.parse import urlencode
 
 import urllib3
 
+from kt_net.choreography.names import FIELD_MANAGER
 from kt_net.errors import CarrierProtocolError, RequestRefused, UsageFault
 from kt_net.kube.config import Cluster
 from kt_net.kube.refusals import refusal, unreachable
@@ -30,6 +31,7 @@ KINDS: dict[str, tuple[str, str, bool]] = {
     "Deployment": ("apis/apps/v1", "deployments", True),
     "EndpointSlice": ("apis/discovery.k8s.io/v1", "endpointslices", True),
     "Event": ("api/v1", "events", True),
+    "HorizontalPodAutoscaler": ("apis/autoscaling/v2", "horizontalpodautoscalers", True),
     "Ingress": ("apis/networking.k8s.io/v1", "ingresses", True),
     "Job": ("apis/batch/v1", "jobs", True),
     "Lease": ("apis/coordination.k8s.io/v1", "leases", True),
@@ -37,10 +39,14 @@ KINDS: dict[str, tuple[str, str, bool]] = {
     "NetworkPolicy": ("apis/networking.k8s.io/v1", "networkpolicies", True),
     "Node": ("api/v1", "nodes", False),
     "Pod": ("api/v1", "pods", True),
+    "ReplicaSet": ("apis/apps/v1", "replicasets", True),
     "ResourceQuota": ("api/v1", "resourcequotas", True),
+    "Role": ("apis/rbac.authorization.k8s.io/v1", "roles", True),
+    "RoleBinding": ("apis/rbac.authorization.k8s.io/v1", "rolebindings", True),
     "SelfSubjectAccessReview": ("apis/authorization.k8s.io/v1", "selfsubjectaccessreviews", False),
     "SelfSubjectReview": ("apis/authentication.k8s.io/v1", "selfsubjectreviews", False),
     "Service": ("api/v1", "services", True),
+    "ServiceAccount": ("api/v1", "serviceaccounts", True),
     "StatefulSet": ("apis/apps/v1", "statefulsets", True),
     "ServiceCIDR": ("apis/networking.k8s.io/v1", "servicecidrs", False),
 }
@@ -57,6 +63,7 @@ MAX_WATCH_LINE = 4 * 1024 * 1024
 
 Object = dict[str, Any]
 T = TypeVar("T")
+_MANAGER = {"fieldManager": FIELD_MANAGER}
 
 
 class KubeApi(Protocol):
@@ -68,8 +75,11 @@ class KubeApi(Protocol):
     def get(self, kind: str, namespace: str, name: str) -> Object:
         """The object. ObjectMissing when it is not there."""
 
-    def patch(self, kind: str, namespace: str, name: str, body: Mapping[str, Any]) -> Object:
-        """The object after a JSON merge patch (RFC 7386); RequestRefused when the patch has another uid than the object."""
+    def patch(self, kind: str, namespace: str, name: str, body: Mapping[str, Any], *, subresource: str = "") -> Object:
+        """The object, or its subresource, after a JSON merge patch (RFC 7386) as field manager "ktctl".
+
+        Conflict when the patch has another uid or resourceVersion than the object.
+        """
 
     def delete(self, kind: str, namespace: str, name: str, *, uid: str = "") -> None:
         """Delete it, and by the garbage collector what it owns. One that is not there is no error, nor one with another `uid`."""
@@ -109,19 +119,23 @@ class HttpKubeApi:
     def create(self, kind: str, namespace: str, body: Mapping[str, Any]) -> Object:
         """See `KubeApi`."""
         name = body.get("metadata", {}).get("name", "")
-        return self._json("POST", url_path(kind, namespace), body, what=f"create {kind} {name}".rstrip())
+        return self._json(
+            "POST", url_path(kind, namespace), body, what=f"create {kind} {name}".rstrip(), query=_MANAGER
+        )
 
     def get(self, kind: str, namespace: str, name: str) -> Object:
         """See `KubeApi`."""
         return self._json("GET", url_path(kind, namespace, name), what=f"get {kind} {name}")
 
-    def patch(self, kind: str, namespace: str, name: str, body: Mapping[str, Any]) -> Object:
+    def patch(self, kind: str, namespace: str, name: str, body: Mapping[str, Any], *, subresource: str = "") -> Object:
         """See `KubeApi`."""
+        below = f"/{subresource}" if subresource else ""
         return self._json(
             "PATCH",
-            url_path(kind, namespace, name),
+            url_path(kind, namespace, name) + below,
             body,
-            what=f"patch {kind} {name}",
+            what=f"patch {kind} {name}{below}",
+            query=_MANAGER,
             content_type="application/merge-patch+json",
         )
 

@@ -15,6 +15,7 @@ from kt_net.errors import (
     AlreadyThere,
     ApiUnreachable,
     CertificateRejected,
+    Conflict,
     CredentialsRejected,
     KtError,
     ObjectMissing,
@@ -51,6 +52,8 @@ def refusal(code: int, body: bytes, what: str) -> KtError:
         return ObjectMissing(f"cannot {what}", why=message)
     if code == 409 and _reason(body) == "AlreadyExists":
         return AlreadyThere(f"cannot {what}", why=message)
+    if code == 409 and _reason(body) == "Conflict":
+        return Conflict(f"cannot {what}", why=message)
     return RequestRefused(f"cannot {what}", why=f"{code}: {message}")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 
+from kt_net.choreography.edits import Edit, GiveBack, Request, converge
 from kt_net.choreography.steps import Sequence, Step
 from kt_net.errors import KtError, ObjectMissing
 from kt_net.kube.api import KubeApi, Object
@@ -20,6 +21,8 @@ def run_step(api: KubeApi, step: Step) -> Object:
         return api.create(step.kind, step.namespace, step.body or {})
     if step.verb == "patch":
         return api.patch(step.kind, step.namespace, step.name, step.body or {})
+    if step.verb == "edit" and step.edit is not None:
+        return run_edit(api, step.kind, step.namespace, step.name, step.edit)
     uid = ""
     if step.marked is not None:
         try:
@@ -31,6 +34,25 @@ def run_step(api: KubeApi, step: Step) -> Object:
         uid = metadata["uid"]
     api.delete(step.kind, step.namespace, step.name, uid=uid)
     return {}
+
+
+def run_edit(api: KubeApi, kind: str, namespace: str, name: str, edit: Edit) -> Object:
+    """An edit, to its end; the object as it is after it. What is to be given back and is not there any more is given back.
+
+    Raises:
+        KtError: what the edit raises, and the refusals of kt_net.kube.
+    """
+
+    def write(request: Request) -> Object:
+        return api.patch(kind, namespace, name, request.body, subresource=request.subresource)
+
+    try:
+        # A list's items have no kind; edits judge by it.
+        return dict(converge(edit, lambda: {**api.get(kind, namespace, name), "kind": kind}, write))
+    except ObjectMissing:
+        if isinstance(edit, GiveBack):
+            return {}
+        raise
 
 
 def run_sequence(api: KubeApi, sequence: Sequence) -> None:

@@ -12,13 +12,17 @@ from kt_net.kube.ranges import detect_ranges
 from tests.cluster.backend import Backend, LabBackend
 from tests.conformance.kube_api import CHECKS, NAME
 
+KINDS = ("ConfigMap", "Service", "Deployment")
+
 
 @pytest.fixture
 def api(backend: Backend) -> Iterator[HttpKubeApi]:
     made = HttpKubeApi(load_cluster(kubeconfig=str(backend.kubeconfig)))
-    made.delete("ConfigMap", "default", NAME)
+    for kind in KINDS:
+        made.delete(kind, "default", NAME)
     yield made
-    made.delete("ConfigMap", "default", NAME)
+    for kind in KINDS:
+        made.delete(kind, "default", NAME)
     made.close()
 
 

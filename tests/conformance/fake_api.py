@@ -1,16 +1,19 @@
 """A Kubernetes API in memory, as much of it as the runner of steps needs. Held to the same tests as the real one (kube_api.py).
 
-Not here: watches, admission.
+Of managedFields as much as restoring needs: who has set which label, annotation and field of the spec.
+
+Not here: watches, admission, apply.
 """
 
 from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from kt_net.errors import AlreadyThere, ObjectMissing, RequestRefused
+from kt_net.choreography.names import FIELD_MANAGER
+from kt_net.errors import AlreadyThere, Conflict, ObjectMissing, RequestRefused
 from kt_net.kube.api import Object, url_path
 
 
@@ -21,6 +24,10 @@ class FakeApi:
         self._objects: dict[tuple[str, str, str], Object] = {}
         self._numbers = itertools.count(1)
         self._refuse_create = refuse_create or set()
+        #: Under which name changes are noted.
+        self.manager = FIELD_MANAGER
+        #: Told of every request before it is done; may raise.
+        self.before: Callable[[str, str, str], None] = lambda verb, kind, name: None
 
     def objects(self) -> list[tuple[str, str, str]]:
         """Kind, namespace and name of everything."""
@@ -28,6 +35,7 @@ class FakeApi:
 
     def create(self, kind: str, namespace: str, body: Mapping[str, Any]) -> Object:
         """See `KubeApi`."""
+        self.before("create", kind, body["metadata"]["name"])
         url_path(kind, namespace)
         key = (kind, namespace, body["metadata"]["name"])
         if key in self._objects:
@@ -35,25 +43,36 @@ class FakeApi:
         if kind in self._refuse_create:
             raise RequestRefused(f"cannot create {kind} {key[2]}", why="409")
         made: Object = copy.deepcopy(dict(body))
+        made["kind"] = kind
         made["metadata"] |= {"uid": f"uid-{next(self._numbers)}", "resourceVersion": str(next(self._numbers))}
+        _own({}, made, self.manager, "")
         self._objects[key] = made
         return copy.deepcopy(made)
 
     def get(self, kind: str, namespace: str, name: str) -> Object:
         """See `KubeApi`."""
+        self.before("get", kind, name)
         return copy.deepcopy(self._find(kind, namespace, name))
 
-    def patch(self, kind: str, namespace: str, name: str, body: Mapping[str, Any]) -> Object:
+    def patch(self, kind: str, namespace: str, name: str, body: Mapping[str, Any], *, subresource: str = "") -> Object:
         """See `KubeApi`."""
+        self.before("patch", kind, name)
         found = self._find(kind, namespace, name)
-        if body.get("metadata", {}).get("uid", found["metadata"]["uid"]) != found["metadata"]["uid"]:
-            raise RequestRefused(f"cannot patch {kind} {name}", why="409")
-        _merge(found, body)
+        for key in ("uid", "resourceVersion"):
+            if body.get("metadata", {}).get(key, found["metadata"][key]) != found["metadata"][key]:
+                raise Conflict(f"cannot patch {kind} {name}", why="409")
+        before = copy.deepcopy(found)
+        if subresource:
+            _merge(found["spec"], {"replicas": body["spec"]["replicas"]})
+        else:
+            _merge(found, body)
+        _own(before, found, self.manager, subresource)
         found["metadata"]["resourceVersion"] = str(next(self._numbers))
         return copy.deepcopy(found)
 
     def delete(self, kind: str, namespace: str, name: str, *, uid: str = "") -> None:
         """See `KubeApi`."""
+        self.before("delete", kind, name)
         gone = self._objects.get((kind, namespace, name))
         if gone is None or uid not in ("", gone["metadata"]["uid"]):
             return
@@ -79,11 +98,74 @@ class FakeApi:
 
 
 def _merge(target: Object, patch: Mapping[str, Any]) -> None:
-    """RFC 7386."""
+    """RFC 7386; maps that are empty then are not there, as the API server has it."""
     for key, value in patch.items():
         if value is None:
             target.pop(key, None)
         elif isinstance(value, Mapping):
             _merge(target.setdefault(key, {}), value)
+            if not target[key] and key in ("annotations", "labels", "selector"):
+                del target[key]
         else:
-            target[key] = value
+            target[key] = copy.deepcopy(value)
+
+
+def _own(before: Object, after: Object, manager: str, subresource: str) -> None:
+    """Note who has set what: `manager` what is other than before, everybody less what is not as it was."""
+    metadata = after["metadata"]
+    entries = metadata.get("managedFields")
+    if subresource or not entries:
+        entries = before.get("metadata", {}).get("managedFields") or []
+    elif entries == [{}]:
+        entries = []
+    was, now = _leaves(before), _leaves(after)
+    changed = {path for path in now if now[path] != was.get(path)}
+    owned = {_entry(entry): _paths(entry["fieldsV1"]) for entry in entries}
+    for key in owned:
+        owned[key] = {path for path in owned[key] if path in now and path not in changed}
+    if changed:
+        owned.setdefault((manager, "Update", after.get("apiVersion", "v1"), subresource), set()).update(changed)
+    metadata["managedFields"] = [
+        {
+            "manager": key[0],
+            "operation": key[1],
+            "apiVersion": key[2],
+            "fieldsType": "FieldsV1",
+            "fieldsV1": _fields(paths),
+            **({"subresource": key[3]} if key[3] else {}),
+        }
+        for key, paths in owned.items()
+        if paths
+    ]
+
+
+def _leaves(found: Object) -> dict[tuple[str, ...], Any]:
+    """Labels and annotations one by one, fields of the spec and data as wholes."""
+    metadata = found.get("metadata", {})
+    parts = {
+        ("f:metadata", "f:labels"): metadata.get("labels"),
+        ("f:metadata", "f:annotations"): metadata.get("annotations"),
+        ("f:spec",): found.get("spec"),
+        ("f:data",): found.get("data"),
+    }
+    return {(*way, f"f:{key}"): value for way, part in parts.items() for key, value in (part or {}).items()}
+
+
+def _entry(entry: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    return entry["manager"], entry["operation"], entry["apiVersion"], entry.get("subresource", "")
+
+
+def _paths(fields: Mapping[str, Any], way: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
+    depth = {"f:metadata": 3}.get(way[0] if way else "", 2)
+    if len(way) == depth:
+        return {way}
+    return set().union(*(_paths(inner, (*way, key)) for key, inner in fields.items()))
+
+
+def _fields(paths: set[tuple[str, ...]]) -> Object:
+    fields: Object = {}
+    for path in sorted(paths):
+        inner = fields
+        for word in path:
+            inner = inner.setdefault(word, {})
+    return fields

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kt_net.errors import AlreadyThere, ObjectMissing, RequestRefused
+from kt_net.errors import AlreadyThere, Conflict, ObjectMissing, RequestRefused
 from kt_net.kube.api import KubeApi
 
 NAME = "ktnet-conformance"
@@ -20,6 +20,42 @@ def body(**metadata: Any) -> dict[str, Any]:
         "kind": "ConfigMap",
         "metadata": {"name": NAME, "labels": {"ktnet": "conformance"}, **metadata},
     }
+
+
+def service(**metadata: Any) -> dict[str, Any]:
+    """A Service."""
+    ports = [{"port": 80, "protocol": "TCP", "targetPort": 80}]
+    spec = {"selector": {"app": "nothing"}, "ports": ports}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": NAME, **metadata}, "spec": spec}
+
+
+def deployment() -> dict[str, Any]:
+    """A Deployment without pods, which nobody runs."""
+    labels = {"app": NAME}
+    pod = {"containers": [{"name": "one", "image": "nowhere.invalid/none"}], "nodeSelector": {"no": "where"}}
+    spec = {
+        "replicas": 3,
+        "paused": True,
+        "selector": {"matchLabels": labels},
+        "template": {"metadata": {"labels": labels}, "spec": pod},
+    }
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": NAME}, "spec": spec}
+
+
+def anothers(api: KubeApi, kind: str) -> dict[str, Any]:
+    """The object, all of whose fields somebody else has set."""
+    made = api.get(kind, "default", NAME)
+    managed = [{**entry, "manager": "somebody"} for entry in made["metadata"]["managedFields"]]
+    return api.patch(kind, "default", NAME, {"metadata": {"managedFields": managed}})
+
+
+def has(found: dict[str, Any], manager: str, field: str) -> bool:
+    """Whether a field manager has a field of the spec."""
+    return any(
+        f"f:{field}" in entry["fieldsV1"].get("f:spec", {})
+        for entry in found["metadata"].get("managedFields", ())
+        if entry["manager"] == manager and not entry.get("subresource")
+    )
 
 
 def created_is_there(api: KubeApi) -> None:
@@ -81,6 +117,71 @@ def list_selects(api: KubeApi) -> None:
     assert list(api.list("ConfigMap", "default", selector="ktnet=other")) == []
 
 
+def another_version_is_a_conflict(api: KubeApi) -> None:
+    made = api.create("ConfigMap", "default", body())
+    version = made["metadata"]["resourceVersion"]
+    changed = api.patch("ConfigMap", "default", NAME, {"metadata": {"resourceVersion": version}, "data": {"x": "y"}})
+    assert changed["data"] == {"x": "y"}
+    with pytest.raises(Conflict):
+        api.patch("ConfigMap", "default", NAME, {"metadata": {"resourceVersion": version}, "data": {"x": "z"}})
+    assert api.get("ConfigMap", "default", NAME)["data"] == {"x": "y"}
+
+
+def a_map_is_replaced_and_no_empty_ones_are_left(api: KubeApi) -> None:
+    api.create("Service", "default", service())
+    taken = api.patch(
+        "Service",
+        "default",
+        NAME,
+        {"metadata": {"annotations": {"a": "1"}}, "spec": {"selector": {"app": None, "other": "one"}}},
+    )
+    assert taken["spec"]["selector"] == {"other": "one"}
+    assert (
+        "annotations"
+        not in api.patch("Service", "default", NAME, {"metadata": {"annotations": {"a": None}}})["metadata"]
+    )
+
+
+def who_changes_a_field_has_it_and_can_give_it_up(api: KubeApi) -> None:
+    api.create("Service", "default", service())
+    before = anothers(api, "Service")
+    assert has(before, "somebody", "selector")
+    assert not has(before, "ktctl", "selector")
+    change = {"metadata": {"annotations": {"a": "1"}}, "spec": {"selector": {"app": "other"}}}
+    taken = api.patch("Service", "default", NAME, change)
+    assert has(taken, "ktctl", "selector")
+    assert not has(taken, "somebody", "selector")
+    back = api.patch("Service", "default", NAME, {"spec": {"selector": {"app": "nothing"}}})
+    assert has(back, "ktctl", "selector")
+    managed = before["metadata"]["managedFields"]
+    clean = api.patch("Service", "default", NAME, {"metadata": {"annotations": {"a": None}, "managedFields": managed}})
+    assert has(clean, "somebody", "selector")
+    assert not [entry for entry in clean["metadata"]["managedFields"] if entry["manager"] == "ktctl"]
+    none = api.patch("Service", "default", NAME, {"metadata": {"managedFields": [{}]}})
+    assert not none["metadata"].get("managedFields")
+
+
+def replicas_go_by_scale(api: KubeApi) -> None:
+    api.create("Deployment", "default", deployment())
+    before = anothers(api, "Deployment")
+    version = before["metadata"]["resourceVersion"]
+    wrong = {"metadata": {"resourceVersion": str(int(version) - 1)}, "spec": {"replicas": 0}}
+    with pytest.raises(Conflict):
+        api.patch("Deployment", "default", NAME, wrong, subresource="scale")
+    now = api.get("Deployment", "default", NAME)["metadata"]["resourceVersion"]
+    right = {"metadata": {"resourceVersion": now}, "spec": {"replicas": 0}}
+    assert not api.patch("Deployment", "default", NAME, right, subresource="scale")["spec"].get("replicas")
+    found = api.get("Deployment", "default", NAME)
+    assert found["spec"]["replicas"] == 0
+    assert not has(found, "somebody", "replicas")
+    api.patch("Deployment", "default", NAME, {"spec": {"replicas": 3}}, subresource="scale")
+    managed = before["metadata"]["managedFields"]
+    clean = api.patch("Deployment", "default", NAME, {"metadata": {"managedFields": managed}})
+    assert has(clean, "somebody", "replicas")
+    assert not [entry for entry in clean["metadata"]["managedFields"] if entry["manager"] == "ktctl"]
+    assert clean["spec"]["replicas"] == 3
+
+
 CHECKS: list[Callable[[KubeApi], None]] = [
     created_is_there,
     created_twice_is_refused,
@@ -89,4 +190,8 @@ CHECKS: list[Callable[[KubeApi], None]] = [
     patch_merges_and_removes,
     another_uid_is_left_alone,
     list_selects,
+    another_version_is_a_conflict,
+    a_map_is_replaced_and_no_empty_ones_are_left,
+    who_changes_a_field_has_it_and_can_give_it_up,
+    replicas_go_by_scale,
 ]

@@ -1,0 +1,278 @@
+"""Changes to somebody's live object: each says, for the object as it is, which request is next. Quiet.
+
+An edit has no state. Whoever carries it out reads the object, sends what `request` says, and reads again, until nothing is left: so it can
+be broken off after every request and gone on with by anybody, and two who do the same come to the same. Every request holds only for
+the object as it was read (resourceVersion): of two who want to be first, one is told so.
+
+Not here: what a record says (records.py), the requests themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from typing import Any, Final, Protocol
+
+from kt_net.choreography.names import KT_SELECTOR, RECORD, ROLE, ROLE_EXCHANGE, TARGET
+from kt_net.choreography.ownership import owners_of, without_ours
+from kt_net.choreography.records import (
+    FIELDS,
+    Object,
+    Record,
+    Selector,
+    Value,
+    name_of,
+    of_whom,
+    record_of,
+    record_text,
+    selector_text,
+)
+from kt_net.errors import Conflict, Exchanged, GivenBack, UsageFault
+
+#: Of an edit; each takes two or three requests, and some more when others write the object at the same time.
+MAX_ROUNDS: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A merge patch (RFC 7386) of the object, or of its subresource."""
+
+    body: Mapping[str, Any]
+    subresource: str = ""
+
+
+class Edit(Protocol):
+    """One change."""
+
+    def request(self, live: Object) -> Request | None:
+        """What is next for the object as it is; None: nothing."""
+
+
+class Standing(Enum):
+    """What has become of an object that a session holds."""
+
+    HELD = auto()
+    #: Somebody has changed it: to be taken again, and what stands there now is what will be put back.
+    CHANGED = auto()
+    #: Hands off.
+    GIVEN_BACK = auto()
+    ANOTHERS = auto()
+    #: There is no such object.
+    GONE = auto()
+
+
+def exchange_selector(session: str) -> dict[str, str]:
+    """What a Service selects while the session has it: its shadow pods, by KT Connect's labels."""
+    return {ROLE: ROLE_EXCHANGE, TARGET: session}
+
+
+@dataclass(frozen=True, slots=True)
+class TakeSelector:
+    """A Service leads to the session's shadow pods.
+
+    Attributes:
+        session: the mark.
+        user, since: for the record.
+        known: what the session remembers to have been there, in case that somebody has removed the record.
+    """
+
+    session: str
+    user: str
+    since: str
+    known: Selector | None = None
+
+    def request(self, live: Object) -> Request | None:
+        """See `Edit`.
+
+        Raises:
+            Exchanged, GivenBack: it is not ours to take.
+            RecordRefused: see `record_of`.
+            UsageFault: it has no selector.
+        """
+        record, selector, ours = record_of(live), field_of(live), exchange_selector(self.session)
+        refuse_anothers(live, record, self.session)
+        if record is not None and selector == ours:
+            return None
+        was = self.known if selector == ours else selector
+        if not isinstance(was, Mapping) or not was:
+            raise UsageFault(
+                f"{name_of(live)} has no selector",
+                why="somebody else says where it leads",
+                next_step="change its EndpointSlices or its external name instead",
+            )
+        owners = owners_of(live, "selector") or (record.owners if record is not None else ())
+        taken = Record(self.session, self.user, self.since, was, ours, owners)
+        return _request(
+            live,
+            {RECORD: record_text("Service", taken), KT_SELECTOR: selector_text(was)},
+            {"selector": _merged(selector, ours)},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TakeReplicas:
+    """A Deployment or StatefulSet has no pods for as long as the session lasts. The number goes by the `scale` subresource."""
+
+    session: str
+    user: str
+    since: str
+
+    def request(self, live: Object) -> Request | None:
+        """See `Edit`.
+
+        Raises:
+            Exchanged, GivenBack: it is not ours to take.
+            RecordRefused: see `record_of`.
+            UsageFault: it has no pods.
+        """
+        record, replicas = record_of(live), field_of(live)
+        refuse_anothers(live, record, self.session)
+        if record is not None and replicas == 0:
+            return None
+        if record is None or record.was != replicas:
+            if replicas == 0:
+                raise UsageFault(
+                    f"{name_of(live)} has no pods", why="its replicas are 0", next_step="scale it up first"
+                )
+            owners = owners_of(live, "replicas") or (record.owners if record is not None else ())
+            taken = Record(self.session, self.user, self.since, replicas, 0, owners)
+            return _request(live, {RECORD: record_text(str(live["kind"]), taken)})
+        return _request(live, {}, {"replicas": 0}, "scale")
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBack:
+    """As it was before: the field, the annotations, and nothing of ours in managedFields.
+
+    What somebody else has put there meanwhile stays: it is theirs. An object without a record is left alone.
+
+    Attributes:
+        session: only when it is this one's; "" whosever it is.
+    """
+
+    session: str = ""
+
+    def request(self, live: Object) -> Request | None:
+        """See `Edit`.
+
+        Raises:
+            RecordRefused: see `record_of`.
+        """
+        record = record_of(live)
+        if record is None or self.session not in ("", record.session):
+            return None
+        kind, now = str(live["kind"]), field_of(live)
+        by_scale = kind != "Service"
+        put: dict[str, Any] = {}
+        if now == record.ours != record.was:
+            put = {FIELDS[kind]: record.was if by_scale else _merged(now, record.was)}
+        if not record.back:
+            # First of all: whoever still holds it must not take it again. Another field manager cannot keep us from writing an
+            # annotation of our own, so this and a Service's selector go together.
+            marked = record_text(kind, replace(record, back=True))
+            return _request(live, {RECORD: marked}, {} if by_scale else put)
+        if put:
+            return _request(live, {}, put, "scale" if by_scale else "")
+        managed = without_ours(live, FIELDS[kind], record.owners if now == record.was else ())
+        removed: dict[str, Any] = {RECORD: None, **({} if by_scale else {KT_SELECTOR: None})}
+        return _request(live, removed, managed=managed)
+
+
+def standing(live: Object | None, session: str, uid: str) -> Standing:
+    """What has become of the object that `session` holds.
+
+    Args:
+        uid: of the object that was taken last. Another one has been made anew, and has not been given back by anybody.
+
+    Raises:
+        RecordRefused: see `record_of`.
+    """
+    if live is None:
+        return Standing.GONE
+    record = record_of(live)
+    if record is None:
+        ours: Value = exchange_selector(session) if live.get("kind") == "Service" else 0
+        anew = (live.get("metadata") or {}).get("uid") != uid
+        return Standing.CHANGED if anew or field_of(live) == ours else Standing.GIVEN_BACK
+    if record.session != session:
+        return Standing.ANOTHERS
+    if record.back:
+        return Standing.GIVEN_BACK
+    return Standing.HELD if field_of(live) == record.ours else Standing.CHANGED
+
+
+def field_of(live: Object) -> Value:
+    """What we would change: a Service's selector, a workload's replicas (1 where nothing is said)."""
+    spec = live.get("spec") or {}
+    if live.get("kind") == "Service":
+        selector = spec.get("selector") or {}
+        return {str(key): str(value) for key, value in selector.items()}
+    replicas = spec.get("replicas")
+    return replicas if isinstance(replicas, int) else 1
+
+
+def refuse_anothers(live: Object, record: Record | None, session: str) -> None:
+    """Nothing, when nobody has it but `session`.
+
+    Raises:
+        Exchanged: somebody else has; who, since when, and how that ends.
+        GivenBack: it has been taken from us.
+    """
+    recover = f"run: ktctl recover {name_of(live).replace('service/', '')}"
+    if record is None:
+        if KT_SELECTOR in ((live.get("metadata") or {}).get("annotations") or {}):
+            raise Exchanged(
+                f"{name_of(live)} is exchanged", why="by a KT Connect, which has left its annotation", next_step=recover
+            )
+        return
+    if record.session != session:
+        raise Exchanged(
+            f"{name_of(live)} is exchanged", why=of_whom(record), next_step=f"ask them to end it, or {recover}"
+        )
+    if record.back:
+        raise GivenBack(f"{name_of(live)} is given back")
+
+
+def converge(edit: Edit, read: Callable[[], Object], write: Callable[[Request], object]) -> Object:
+    """Carry out an edit; the object as it is afterwards.
+
+    Args:
+        read: the object.
+        write: a request; raises Conflict when the object is not as it was read any more.
+
+    Raises:
+        KtError: what `edit`, `read` and `write` raise. Conflict: others write it all the time.
+    """
+    for _ in range(MAX_ROUNDS):
+        live = read()
+        request = edit.request(live)
+        if request is None:
+            return live
+        try:
+            write(request)
+        except Conflict:
+            continue
+    raise Conflict(f"{name_of(live)} is never as it was read", why=f"{MAX_ROUNDS} attempts")
+
+
+def _merged(now: Value, wanted: Value) -> dict[str, str | None]:
+    """A merge patch that makes one map of another."""
+    gone = dict.fromkeys(now) if isinstance(now, Mapping) else {}
+    return {**gone, **(wanted if isinstance(wanted, Mapping) else {})}
+
+
+def _request(
+    live: Object,
+    annotations: Mapping[str, str | None],
+    spec: Mapping[str, Any] | None = None,
+    subresource: str = "",
+    *,
+    managed: list[dict[str, Any]] | None = None,
+) -> Request:
+    metadata: dict[str, Any] = {"resourceVersion": live["metadata"]["resourceVersion"]}
+    if annotations:
+        metadata["annotations"] = dict(annotations)
+    if managed is not None:
+        metadata["managedFields"] = managed
+    return Request({"metadata": metadata, **({"spec": dict(spec)} if spec else {})}, subresource)
