@@ -248,6 +248,8 @@ class Conflict(RequestRefused):
 class Exchanged(EnvironmentFault):
     """Somebody has exchanged the object already; `why` says who and since when."""
 
+    default_next_step = "ask them to end it, or take it back: ktctl recover NAME"
+
 
 class GivenBack(EnvironmentFault):
     """An object that was exchanged has been given back by somebody else: another person, or whoever took us for dead."""
