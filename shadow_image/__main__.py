@@ -21,13 +21,28 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--allow", action="append", default=[], metavar="CIDR", help="dial nothing outside (repeatable)"
     )
+    parser.add_argument(
+        "--redirect", action="store_true", help="be a guest: take callers of the pod's own program (NET_ADMIN)"
+    )
+    parser.add_argument(
+        "--untouched", action="append", default=[], metavar="IP", help="but not those from there (repeatable)"
+    )
     parser.add_argument("--bridge", action="store_true", help="join standard input and output to a running agent")
     parser.add_argument("--version", action="version", version=VERSION)
     options = parser.parse_args(arguments)
     if options.bridge:
         return bridge(options.port)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s")
-    asyncio.run(serve(report=report(), port=options.port, idle_exit=options.idle_exit, allowed=options.allow))
+    asyncio.run(
+        serve(
+            report=report(),
+            port=options.port,
+            idle_exit=options.idle_exit,
+            allowed=options.allow,
+            redirect=options.redirect,
+            untouched=options.untouched,
+        )
+    )
     return 0
 
 

@@ -28,6 +28,7 @@ class Caps:
         flows: callers of one UDP port at once; beyond, the one that was idle longest is forgotten.
         flow_idle: without a datagram in either direction a caller of a UDP port is forgotten.
         absent_seconds: so long after its last carrier was lost callers wait for the client; then they are reset.
+        near_seconds: so long after that callers of a program whose port is redirected are kept for the client; then they reach the program.
         connect_seconds: for a TCP connect, all addresses of a name together.
         hello_seconds: for a carrier to say hello.
         keep_seconds: a session without a carrier is kept.
@@ -43,6 +44,7 @@ class Caps:
     flows: int = 1024
     flow_idle: float = 60.0
     absent_seconds: float = 10.0
+    near_seconds: float = 2.0
     connect_seconds: float = 10.0
     hello_seconds: float = 10.0
     keep_seconds: float = 300.0

@@ -52,7 +52,7 @@ def listen_code(error: OSError) -> ReplyCode:
 
 
 def open_listeners(kind: socket.SocketKind, port: int) -> list[socket.socket]:
-    """Sockets on `port` of every address, one for each family that the pod has.
+    """Sockets on `port` of every address, one for each family that the pod has; for 0 the kernel chooses one port for all.
 
     Raises:
         OSError: not even one, or the port is taken in one of them.
@@ -71,6 +71,7 @@ def open_listeners(kind: socket.SocketKind, port: int) -> list[socket.socket]:
             sock.bind(("", port))
             if kind == socket.SOCK_STREAM:
                 sock.listen(BACKLOG)
+            port = sock.getsockname()[1]
         except OSError as error:
             if sock is not None:
                 sock.close()
@@ -198,7 +199,9 @@ class _Listener:
     """The stream that asked for a port, a `Connection` that says nothing, and the port's sockets.
 
     Args:
+        port: that the callers have come to, as the client knows it.
         lane: the lane for the next caller; None while the client is away.
+        closed: told when nobody listens any more.
     """
 
     #: Nothing is ever written to it.
@@ -211,12 +214,17 @@ class _Listener:
         sockets: list[socket.socket],
         callers: Callers,
         lane: Callable[[], Lane | None],
+        *,
+        port: int,
+        closed: Callable[[], None],
     ) -> None:
         self._session = session
         self._stream = stream
         self._sockets = sockets
         self._callers = callers
         self._lane = lane
+        self._port = port
+        self._closed = closed
         self._loop = asyncio.get_running_loop()
         callers.listeners += 1
         for sock in sockets:
@@ -252,6 +260,7 @@ class _Listener:
                 self._loop.remove_reader(sock.fileno())
                 sock.close()
             self._sockets = []
+            self._closed()
             self._callers.listeners -= 1
             self._session.forget(self._stream, 0)
 
@@ -280,10 +289,10 @@ class TcpListener(_Listener):
         if lane is None:
             return False
         try:
-            host, port = connected.getsockname()[:2]
+            host = connected.getsockname()[0]
         except OSError:
             return False  # the caller has gone already
-        arrival = Arrival(Network.TCP, _address(host), port, _address(caller[0]), caller[1])
+        arrival = Arrival(Network.TCP, _address(host), self._port, _address(caller[0]), caller[1])
         return lane.begin(arrival, lambda stream: ArrivedTcp(lane, stream, connected, self._callers)) is not None
 
     def _go_on(self, listening: socket.socket) -> None:
@@ -301,8 +310,11 @@ class UdpListener(_Listener):
         sockets: list[socket.socket],
         callers: Callers,
         lane: Callable[[], Lane | None],
+        *,
+        port: int,
+        closed: Callable[[], None],
     ) -> None:
-        super().__init__(session, stream, sockets, callers, lane)
+        super().__init__(session, stream, sockets, callers, lane, port=port, closed=closed)
         self._flows: dict[tuple[Any, ...], _UdpFlow] = {}  # by caller, the one that was used last at the end
         self._timer: asyncio.TimerHandle | None = None
         #: Datagrams that no flow could take.
@@ -326,8 +338,8 @@ class UdpListener(_Listener):
         lane = self._lane()
         if lane is None:
             return None
-        host, port = sock.getsockname()[:2]
-        arrival = Arrival(Network.UDP, _address(host), port, _address(caller[0]), caller[1])
+        host = sock.getsockname()[0]
+        arrival = Arrival(Network.UDP, _address(host), self._port, _address(caller[0]), caller[1])
         flow = lane.begin(arrival, lambda stream: _UdpFlow(self, lane, stream, sock, caller))
         if not isinstance(flow, _UdpFlow):
             return None

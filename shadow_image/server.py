@@ -11,12 +11,15 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import os
 import signal
 from typing import Any
 
-from kt_net.tunnel.hello import SESSION_OCTETS
+from kt_net.tunnel.hello import REDIRECT, SESSION_OCTETS
 from shadow_image.caps import LISTEN_HOST, Caps
+from shadow_image.nft import Table
 from shadow_image.policy import Policy
+from shadow_image.redirect import EXPIRE_SECONDS, TABLE, Redirections
 from shadow_image.report import nameservers
 from shadow_image.session import Session
 
@@ -47,11 +50,13 @@ class Agent:
         policy: Policy,
         idle_exit: float,
         caps: Caps = Caps(),  # noqa: B008 - frozen
+        redirections: Redirections | None = None,
     ) -> None:
         self._report = report
         self._policy = policy
         self._caps = caps
         self._idle_exit = idle_exit
+        self.redirections = redirections
         self._sessions: set[Session] = set()
         self._by_identity: dict[bytes, Session] = {}
         self._ended = asyncio.Event()
@@ -71,6 +76,8 @@ class Agent:
             self._server.close()
         for session in list(self._sessions):
             session.close()
+        if self.redirections is not None:
+            self.redirections.close()
 
     def stop(self) -> None:
         """End now."""
@@ -128,9 +135,32 @@ class Agent:
         self.stop()
 
 
-async def serve(*, report: dict[str, Any], port: int, idle_exit: float, allowed: list[str]) -> None:
-    """Run an agent until it has nothing more to do, or is told to end."""
-    agent = Agent(report=report, policy=policy_of(report, port, allowed), idle_exit=idle_exit)
+async def serve(
+    *,
+    report: dict[str, Any],
+    port: int,
+    idle_exit: float,
+    allowed: list[str],
+    redirect: bool = False,
+    untouched: list[str] | None = None,
+) -> None:
+    """Run an agent until it has nothing more to do, or is told to end.
+
+    Args:
+        redirect: it is a guest in a pod: callers of the ports that it is to listen on are redirected to it, but those from `untouched`.
+    """
+    redirections = None
+    if redirect:
+        try:
+            addresses = [ipaddress.ip_address(address) for address in untouched or ()]
+            redirections = Redirections(Table(TABLE, seconds=EXPIRE_SECONDS, untouched=addresses))
+            report[REDIRECT] = ""
+        except OSError as error:
+            report[REDIRECT] = os.strerror(error.errno or 0)  # the client says it
+            logger.warning("no redirection: %s", error)
+    agent = Agent(
+        report=report, policy=policy_of(report, port, allowed), idle_exit=idle_exit, redirections=redirections
+    )
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, agent.stop)

@@ -50,7 +50,9 @@ from shadow_image.listening import (
     listen_code,
     open_listeners,
 )
+from shadow_image.nft import Protocol as Transport
 from shadow_image.policy import Policy
+from shadow_image.redirect import Redirections
 from shadow_image.tcp import Connecting, TcpConnection
 
 logger = logging.getLogger("agent")
@@ -86,6 +88,9 @@ def _nothing() -> None:
 
 class Home(Protocol):
     """What a session asks of the agent."""
+
+    #: Callers of the pod's own program are redirected to us; None: the pod is ours, and we listen where we are told to.
+    redirections: Redirections | None
 
     def started(self, session: Session) -> bool:
         """A carrier has come; False when it is to be turned away."""
@@ -456,15 +461,34 @@ class Session(asyncio.Protocol):
             self._refuse(stream, ReplyCode.GENERAL_FAILURE)
             return
         tcp = request.network is Network.LISTEN_TCP
+        redirections = self._home.redirections
+        sockets: list[socket.socket] = []
+        closed = _nothing
         try:
-            sockets = open_listeners(socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM, request.port)
+            sockets = open_listeners(
+                socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM, request.port if redirections is None else 0
+            )
+            if redirections is not None:
+                transport: Transport = "tcp" if tcp else "udp"
+                redirections.add(transport, request.port, sockets[0].getsockname()[1], self._near)
+                closed = partial(redirections.remove, transport, request.port)
         except OSError as error:
+            for sock in sockets:
+                sock.close()
             self._refuse(stream, listen_code(error))
             return
-        if tcp:
-            self._join(stream, sockets[0], TcpListener(self, stream, sockets, self._callers, self._lane_of_callers))
-        else:
-            self._join(stream, sockets[0], UdpListener(self, stream, sockets, self._callers, self._lane_of_datagrams))
+        port = request.port or sockets[0].getsockname()[1]
+        listener = TcpListener if tcp else UdpListener
+        lane = self._lane_of_callers if tcp else self._lane_of_datagrams
+        self._join(
+            stream,
+            sockets[0],
+            listener(self, stream, sockets, self._callers, lane, port=port, closed=closed),
+        )
+
+    def _near(self) -> bool:
+        """Whether the client is there, or was a moment ago."""
+        return self._transport is not None or self._loop.time() - self._absent_since < self._caps.near_seconds
 
     def _join(self, stream: int, sock: socket.socket, connection: Connection) -> None:
         """`connection`, whose socket is `sock`, is the stream's from now on."""

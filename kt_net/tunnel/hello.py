@@ -21,6 +21,8 @@ SESSION_OCTETS: Final = 16
 INBOUND: Final = "inbound"
 #: In an agent's report: the networks for which it listens ("tcp", "udp"); older agents do not say it, and cannot.
 LISTEN: Final = "listen"
+#: In the report of an agent that is a guest in somebody's pod: "" when callers are redirected to it, else why they cannot be.
+REDIRECT: Final = "redirect"
 
 #: magic, version, reserved, lane, session id, received offset, length of the report.
 _HEAD = struct.Struct("!4sBBH16sQI")

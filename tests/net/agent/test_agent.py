@@ -32,7 +32,7 @@ ADDRESS, ADDRESS6, PORT = "10.198.0.1", "fd98::1", 7777
 class Client:
     """A tunnel over a plain connection to an agent that runs from its bundle."""
 
-    def __init__(self, folder: Path, idle: float = 30) -> None:
+    def __init__(self, folder: Path, idle: float = 30, flags: tuple[str, ...] = ()) -> None:
         bundle = folder / "agent.pyz"
         bundle.write_bytes(build_zipapp())
         for command in (
@@ -41,7 +41,7 @@ class Client:
             "sysctl -qw net.ipv4.ping_group_range=0\t2147483647",
         ):
             subprocess.run(command.split(" ", 2) if command.startswith("sysctl") else command.split(), check=True)
-        program = [sys.executable, "-I", str(bundle), "--port", str(PORT), "--idle-exit", str(idle)]
+        program = [sys.executable, "-I", str(bundle), "--port", str(PORT), "--idle-exit", str(idle), *flags]
         self.process = subprocess.Popen(program, stderr=subprocess.DEVNULL)
         self.tunnel = Tunnel(role=Role.CLIENT, hello=Hello(session=os.urandom(16)))
         self.socket = self._connect()
@@ -92,9 +92,15 @@ class Client:
 
     def cut(self) -> None:
         """The carrier breaks; another one goes on."""
+        self.lose()
+        self.come_again()
+
+    def lose(self) -> None:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
         self.tunnel.carrier_lost()
+
+    def come_again(self) -> None:
         self.socket = self._connect()
         self.tunnel.go_on()
 
