@@ -22,7 +22,7 @@ from kt_net.tunnel.events import HelloReceived
 from kt_net.tunnel.requests import Network
 from shadow_image.nft import Table
 from tests.net.agent.test_agent import Client
-from tests.net.agent.test_listening import answer, arrival, behind, listening, say
+from tests.net.agent.test_listening import answer, arrival, behind, listening, opened, say
 from tests.net.namespaces import run_inside
 
 POD, POD6 = "10.197.0.1", "fd97::1"
@@ -189,7 +189,8 @@ def away(folder: str) -> list[object]:
         client.come_again()
         seen = time.monotonic() + 1.5  # the agent looks every half second
         client.wait(lambda: time.monotonic() > seen)
-        found.append(served(client, callers, 1)[0])
+        came = len(opened(client))  # callers of the seconds before it was known to be away
+        found.append(served(client, callers, came)[0])
         client.process.send_signal(signal.SIGKILL)
         client.process.wait(10)
         found.append(callers.ask())
