@@ -17,6 +17,7 @@ from kt_cli.connect import connect
 from kt_cli.disconnect import disconnect
 from kt_cli.dns import dns
 from kt_cli.doctor import doctor
+from kt_cli.exchange import exchange
 from kt_cli.forward import forward
 from kt_cli.helper import app as helper
 from kt_cli.logs import logs
@@ -35,7 +36,7 @@ app = typer.Typer(
 
 
 #: Need no root: behind sudo they are the caller's, as the connection is that they speak with.
-WITHOUT_ROOT = ("capture", "dns", "forward", "logs", "preview", "status")
+WITHOUT_ROOT = ("capture", "dns", "exchange", "forward", "logs", "preview", "status")
 
 
 def _drop_root(command: str, given: flags.Globals) -> None:
@@ -65,6 +66,6 @@ def before(
         _drop_root(str(context.invoked_subcommand), given)
 
 
-for command in (capture, connect, disconnect, dns, doctor, forward, logs, preview, status, version):
+for command in (capture, connect, disconnect, dns, doctor, exchange, forward, logs, preview, status, version):
     app.command()(command)
 app.add_typer(helper)

@@ -51,6 +51,15 @@ LEASE = "lease"
 
 
 @dataclass(frozen=True, slots=True)
+class ContainerPort:
+    """A port that the shadow pod has a name for: a Service's target port may be that name."""
+
+    name: str
+    number: int
+    protocol: str
+
+
+@dataclass(frozen=True, slots=True)
 class ShadowOptions:
     """What a shadow pod is made of.
 
@@ -62,6 +71,10 @@ class ShadowOptions:
         sysctls: ask for ping sockets; admission may refuse.
         uid: ask for a user; None where admission insists on its own range (OpenShift).
         role: what the shadow pod is for, in KT Connect's words.
+        ports: that have names.
+        agent_port: where the agent listens for carriers.
+        low_ports: it is to listen below 1024, where only root may: ask for the sysctl that lets everybody.
+        nodes: names of nodes; it has to run on one of them. () on any.
     """
 
     name: str
@@ -76,6 +89,10 @@ class ShadowOptions:
     sysctls: bool = True
     uid: int | None = AGENT_UID
     role: str = ROLE_CONNECT
+    ports: tuple[ContainerPort, ...] = ()
+    agent_port: int = AGENT_PORT
+    low_ports: bool = False
+    nodes: tuple[str, ...] = ()
 
 
 def shadow_steps(options: ShadowOptions) -> list[Step]:
@@ -148,35 +165,51 @@ def _pod(options: ShadowOptions) -> dict[str, Any]:
         security |= {"runAsUser": options.uid, "runAsGroup": options.uid}
     if options.sysctls:
         security["sysctls"] = [{"name": "net.ipv4.ping_group_range", "value": "0 2147483647"}]
+        if options.low_ports:
+            security["sysctls"].append({"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"})
+    container = {
+        "name": CONTAINER,
+        "image": options.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": [
+            *AGENT_COMMAND,
+            "--port",
+            str(options.agent_port),
+            "--idle-exit",
+            f"{options.idle_exit:g}",
+        ],
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "resources": RESOURCES,
+        "volumeMounts": [{"name": "agent", "mountPath": AGENT_FOLDER, "readOnly": True}],
+    }
+    if options.ports:
+        container["ports"] = [
+            {"name": port.name, "containerPort": port.number, "protocol": port.protocol} for port in options.ports
+        ]
     return {
         "restartPolicy": "OnFailure",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": 5,
         "securityContext": security,
-        "containers": [
-            {
-                "name": CONTAINER,
-                "image": options.image,
-                "imagePullPolicy": "IfNotPresent",
-                "command": [
-                    *AGENT_COMMAND,
-                    "--port",
-                    str(AGENT_PORT),
-                    "--idle-exit",
-                    f"{options.idle_exit:g}",
-                ],
-                "securityContext": {
-                    "allowPrivilegeEscalation": False,
-                    "readOnlyRootFilesystem": True,
-                    "capabilities": {"drop": ["ALL"]},
-                },
-                "resources": RESOURCES,
-                "volumeMounts": [{"name": "agent", "mountPath": AGENT_FOLDER, "readOnly": True}],
-            }
-        ],
+        "containers": [container],
+        **_on(options.nodes),
         "volumes": [{"name": "agent", "configMap": {"name": options.name}}],
     }
+
+
+def _on(nodes: tuple[str, ...]) -> dict[str, Any]:
+    """By the scheduler, which knows whether there is room; not by `nodeName`."""
+    if not nodes:
+        return {}
+    # One term each: a field's list of values may have one only.
+    terms = [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]} for node in nodes]
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+    return {"affinity": {"nodeAffinity": required}}
 
 
 def _config_map(options: ShadowOptions) -> dict[str, Any]:

@@ -49,6 +49,15 @@ PREVIEW_NEEDS: tuple[Need, ...] = (
     Need("patch", "", "services"),
     Need("delete", "", "services"),
 )
+#: What `exchange` needs besides: its Service is looked at, changed and given back, and watched, for it may be deployed anew meanwhile; its
+#: EndpointSlices say when callers come here.
+EXCHANGE_NEEDS: tuple[Need, ...] = (
+    Need("get", "", "services"),
+    Need("patch", "", "services"),
+    Need("list", "", "services"),
+    Need("watch", "", "services"),
+    Need("list", "discovery.k8s.io", "endpointslices"),
+)
 EXEC_NEEDS: tuple[Need, ...] = (Need("get", "", "pods", "exec"), Need("create", "", "pods", "exec"))
 
 
