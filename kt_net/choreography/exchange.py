@@ -229,7 +229,7 @@ def _listen(
             while at in fixed or at in names.values():
                 at += 1
             names[port.target] = at
-        listen[port] = [(port.number, at)]
+        listen[port] = [(at if headless else port.number, at)]
     if headless:
         taken = {at for ways in listen.values() for _, at in ways}
         for port, ways in listen.items():
