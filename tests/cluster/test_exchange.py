@@ -253,20 +253,34 @@ def test_who_has_it_and_one_of_two_who_race(lab: LabBackend, long: bool) -> None
     """Each time exactly one; the other one is told by whom and since when."""
     with restored(lab, "web"):
         for _ in range(100 if long else 10):
-            both = [exchange(lab, "web", "--expose", "8080:80", "--drain", "0") for _ in range(2)]
-            answers = []
-            for one in both:
-                assert one.process.stdout is not None
-                answers.append(json.loads(one.process.stdout.readline()))
-            assert sorted(answer["ok"] for answer in answers) == [False, True], answers
-            (refused,) = (answer for answer in answers if not answer["ok"])
-            assert refused["error"]["class"] == "Exchanged"
-            assert "has had it since 20" in refused["error"]["why"]
-            assert "ktctl recover web" in refused["error"]["next"]
-            for one, answer in zip(both, answers, strict=True):
-                one.signal(signal.SIGINT)
-                assert one.wait_ended() == (0 if answer["ok"] else 26)
-                one.__exit__()
+            with contextlib.ExitStack() as stack:
+                words = ("web", "--expose", "8080:80", "--drain", "0")
+                both = [stack.enter_context(exchange(lab, *words)) for _ in range(2)]
+                answers = []
+                for one in both:
+                    assert one.process.stdout is not None
+                    answers.append(json.loads(one.process.stdout.readline()))
+                assert sorted(answer["ok"] for answer in answers) == [False, True], answers
+                for one, answer in zip(both, answers, strict=True):
+                    if answer["ok"]:
+                        one.signal(signal.SIGINT)
+                        assert one.wait_ended() == 0
+                    else:
+                        assert one.wait_ended() == 26
+                        assert answer["error"]["class"] == "Exchanged"
+                        assert "has had it since 20" in answer["error"]["why"]
+                        assert "ktctl recover web" in answer["error"]["next"]
+
+
+def test_nobody_reads_what_it_says(lab: LabBackend) -> None:
+    """`ktctl exchange ... | head -1`: it is undone all the same."""
+    with restored(lab, "web"), exchange(lab, "web", "--expose", "8080:80") as running:
+        running.wait_ready()
+        for stream in (running.process.stdout, running.process.stderr):
+            assert stream is not None
+            stream.close()
+        running.signal(signal.SIGINT)
+        running.process.wait(20)
 
 
 def test_deployed_anew_while_exchanged(lab: LabBackend, service: Callable[..., str]) -> None:
