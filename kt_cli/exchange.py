@@ -93,7 +93,7 @@ def _exchange(
         exchanges = sessions_of(targets, exposes, make)
 
         def ready() -> None:
-            services = [{"service": one.where, "ports": one.ports} for one in exchanges.sessions]
+            services = [{"service": one.where, "ports": one.ports, "nets": one.nets} for one in exchanges.sessions]
             names = " and ".join(one.where for one in exchanges.sessions)
             leads = "leads" if len(services) == 1 else "lead"
             printer.result(f"{names} {leads} here; end with Ctrl-C", state="ready", services=services)

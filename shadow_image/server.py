@@ -12,12 +12,14 @@ import asyncio
 import ipaddress
 import logging
 import signal
+from collections.abc import Callable
 from typing import Any
 
 from kt_net.tunnel.hello import SESSION_OCTETS
 from shadow_image.caps import LISTEN_HOST, Caps
 from shadow_image.policy import Policy
 from shadow_image.report import nameservers
+from shadow_image.restorer import LOOK_SECONDS, Restorer
 from shadow_image.session import Session
 
 logger = logging.getLogger("agent")
@@ -128,7 +130,16 @@ class Agent:
         self.stop()
 
 
-async def serve(*, report: dict[str, Any], port: int, idle_exit: float, allowed: list[str]) -> None:
+async def keep_looking(restorer: Restorer, done: Callable[[], None]) -> None:
+    """At the client's Lease, until what it has taken is given back. Requests take their time: on a thread."""
+    while not await asyncio.to_thread(restorer.look):  # noqa: ASYNC110 - between two looks there is nothing to be told of
+        await asyncio.sleep(LOOK_SECONDS)
+    done()
+
+
+async def serve(
+    *, report: dict[str, Any], port: int, idle_exit: float, allowed: list[str], restorer: Restorer | None = None
+) -> None:
     """Run an agent until it has nothing more to do, or is told to end."""
     agent = Agent(report=report, policy=policy_of(report, port, allowed), idle_exit=idle_exit)
     loop = asyncio.get_running_loop()
@@ -136,5 +147,8 @@ async def serve(*, report: dict[str, Any], port: int, idle_exit: float, allowed:
         loop.add_signal_handler(name, agent.stop)
     await agent.start(port)
     logger.info("listening on %s:%d", LISTEN_HOST, port)
+    looking = loop.create_task(keep_looking(restorer, agent.stop)) if restorer is not None else None
     await agent.wait_ended()
+    if looking is not None:
+        looking.cancel()
     await asyncio.sleep(0)

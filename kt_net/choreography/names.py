@@ -37,6 +37,8 @@ SUMMARY: Final = "kt-summary"
 ROLE_CONNECT: Final = "shadow-connect"
 ROLE_PREVIEW: Final = "shadow-preview"
 ROLE_EXCHANGE: Final = "shadow-exchange"
+#: An administrator's ServiceAccount for agents that give back (deploy/restorer.yaml).
+RESTORER: Final = "ktctl-restorer"
 SHADOW_PREFIX: Final = "kt-connect-shadow-"
 CONTAINER: Final = "standalone"
 

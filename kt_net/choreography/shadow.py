@@ -28,6 +28,7 @@ from kt_net.choreography.names import (
     USER,
     annotation_safe,
 )
+from kt_net.choreography.restorer import Account, account_steps, restore_text
 from kt_net.choreography.steps import Reference, Step
 
 #: Any image with python3 (3.11 or newer) on its path does.
@@ -75,6 +76,7 @@ class ShadowOptions:
         agent_port: where the agent listens for carriers.
         low_ports: it is to listen below 1024, where only root may: ask for the sysctl that lets everybody.
         nodes: names of nodes; it has to run on one of them. () on any.
+        account: with which the agent gives back what the client has taken, when that cannot; None: it has none.
     """
 
     name: str
@@ -93,16 +95,23 @@ class ShadowOptions:
     agent_port: int = AGENT_PORT
     low_ports: bool = False
     nodes: tuple[str, ...] = ()
+    account: Account | None = None
 
 
 def shadow_steps(options: ShadowOptions) -> list[Step]:
     """Job, agent and Lease, in this order: the others name the Job as their owner."""
     delete = Step(f"delete {JOB}", "delete", "Job", options.namespace, options.name)
-    return [
+    steps = [
         Step(JOB, "create", "Job", options.namespace, options.name, _job(options), delete),
         Step(CONFIG_MAP, "create", "ConfigMap", options.namespace, options.name, _config_map(options)),
         Step(LEASE, "create", "Lease", options.namespace, options.name, _lease(options)),
     ]
+    if options.account is not None and options.account.own:
+        # The pod needs its account, and the account its owner, the Job: which waits.
+        steps += account_steps(options.account, options.namespace, _metadata(options, owned=True))
+        go = {"spec": {"suspend": False}}
+        steps.append(Step("start", "patch", "Job", options.namespace, options.name, go))
+    return steps
 
 
 def labels(options: ShadowOptions) -> dict[str, str]:
@@ -149,6 +158,7 @@ def _job(options: ShadowOptions) -> dict[str, Any]:
         "kind": "Job",
         "metadata": _metadata(options, owned=False),
         "spec": {
+            **({"suspend": True} if options.account is not None and options.account.own else {}),
             "ttlSecondsAfterFinished": TTL_AFTER_FINISHED,
             "backoffLimit": 6,
             "template": {
@@ -167,6 +177,7 @@ def _pod(options: ShadowOptions) -> dict[str, Any]:
         security["sysctls"] = [{"name": "net.ipv4.ping_group_range", "value": "0 2147483647"}]
         if options.low_ports:
             security["sysctls"].append({"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"})
+    account = options.account
     container = {
         "name": CONTAINER,
         "image": options.image,
@@ -177,6 +188,7 @@ def _pod(options: ShadowOptions) -> dict[str, Any]:
             str(options.agent_port),
             "--idle-exit",
             f"{options.idle_exit:g}",
+            *([] if account is None else ["--restore", restore_text(account, options.name, options.target)]),
         ],
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -192,7 +204,8 @@ def _pod(options: ShadowOptions) -> dict[str, Any]:
         ]
     return {
         "restartPolicy": "OnFailure",
-        "automountServiceAccountToken": False,
+        "automountServiceAccountToken": account is not None,
+        **({} if account is None else {"serviceAccountName": options.name if account.own else account.name}),
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": 5,
         "securityContext": security,

@@ -58,6 +58,15 @@ EXCHANGE_NEEDS: tuple[Need, ...] = (
     Need("watch", "", "services"),
     Need("list", "discovery.k8s.io", "endpointslices"),
 )
+#: For an account of its own for the agent, which gives back what the client has taken when that is gone: a Role may give only what
+#: whoever makes it has (Kubernetes doc, "Using RBAC Authorization", privilege escalation).
+ACCOUNT_NEEDS: tuple[Need, ...] = (
+    Need("create", "", "serviceaccounts"),
+    Need("create", "rbac.authorization.k8s.io", "roles"),
+    Need("create", "rbac.authorization.k8s.io", "rolebindings"),
+    Need("patch", "batch", "jobs"),
+    Need("get", "coordination.k8s.io", "leases"),
+)
 EXEC_NEEDS: tuple[Need, ...] = (Need("get", "", "pods", "exec"), Need("create", "", "pods", "exec"))
 
 

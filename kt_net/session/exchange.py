@@ -33,6 +33,7 @@ from kt_net.kube.run import run_edit
 from kt_net.session.engine import Engine, Progress, SessionOptions
 from kt_net.session.forward_target import SLICE_SERVICE
 from kt_net.session.inbound import Inbound, check_listens, find_target
+from kt_net.session.nets import Nets
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +85,7 @@ class ExchangeSession:
         self._engine: Engine | None = None
         self._inbound: Inbound | None = None
         self._service: _Service | None = None
+        self._nets: Nets | None = None
         self._stop = threading.Event()
         self._quiet_until = 0.0
 
@@ -100,6 +102,11 @@ class ExchangeSession:
         return [
             {"port": expose.remote, "protocol": expose.protocol, "target": expose.target} for expose in self._plan.ports
         ]
+
+    @property
+    def nets(self) -> list[str]:
+        """Who brings it back, in order: "client", "watchdog", "agent"."""
+        return self._nets.active if self._nets is not None else []
 
     def start(self) -> None:
         """Bring it up.
@@ -124,6 +131,8 @@ class ExchangeSession:
         targets = {expose: find_target(expose) for expose in planned.ports}
         for note in planned.notes:
             self._progress(f"service {name}: {note}")
+        self._nets = nets = Nets(engine, options, (("Service", name),))
+        engine.moved = nets.shadow
         self._inbound = inbound = Inbound(
             engine.loop,
             engine.switchboard,
@@ -133,6 +142,7 @@ class ExchangeSession:
             progress=self._progress,
         )
         shadow = engine.start_shadow()
+        nets.shadow(shadow)
         self._progress(f"shadow pod {shadow.pod}")
         report = engine.connect(lambda: {"exchange": name, "callers": inbound.callers})
         self._progress(f"tunnel to agent {report.get('agent', '?')}")
@@ -140,10 +150,12 @@ class ExchangeSession:
         inbound.start()
         inbound.wait_listening(engine.check)
         self._service = _Service(engine, service, self._progress)
+        nets.hold()
         self._service.take()
         self._service.wait_leads_here()
         ports = ", ".join(f"{expose.remote} to {expose.target}" for expose in planned.ports)
         self._progress(f"service {name} leads here: {ports}")
+        self._progress(nets.words)
         kept = pooled(port for port in ports_of(service) if any(port.number == e.remote for e in planned.ports))
         if kept:
             self._say_pooled(f"port {', '.join(kept)}")
@@ -157,6 +169,7 @@ class ExchangeSession:
             agent_port=planned.agent_port,
             low_ports=planned.low,
             nodes=planned.nodes,
+            account=self._nets.account if self._nets is not None else None,
         )
 
     def _say_pooled(self, what: str) -> None:
@@ -203,6 +216,8 @@ class ExchangeSession:
             failed += self._engine.close()
         if self._inbound is not None:
             self._inbound.close()
+        if self._nets is not None:
+            self._nets.close(whole=not failed)
         return [f"cluster: {error}" for error in failed]
 
     def _drain(self) -> None:

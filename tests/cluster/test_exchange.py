@@ -93,6 +93,7 @@ def test_http_comes_here_and_goes_back(lab: LabBackend) -> None:
                 {
                     "service": "web.default",
                     "ports": [{"port": 80, "protocol": "TCP", "target": f"127.0.0.1:{port}"}],
+                    "nets": ["client", "watchdog", "agent"],
                 }
             ]
             print(f"came here {wait_says(lab, 'from the laptop', 'web', seconds=COMES_SECONDS):.1f} s after ready")
