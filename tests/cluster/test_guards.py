@@ -115,4 +115,5 @@ def test_killed_while_the_api_server_is_away(lab: LabBackend, restarts: Lab) -> 
         time.sleep(5)
         restarts.start_apiserver()
         wait_given_back(lab, before, 20)
+    restarts.wait_controllers()
     wait_nothing_of_ours(lab, COLLECTOR_SECONDS)
