@@ -13,7 +13,7 @@ import pytest
 from tests.cluster.backend import LabBackend, wait_nothing_of_ours
 from tests.cluster.ktctl import Ktctl
 from tests.cluster.local import Hello, program
-from tests.cluster.test_exchange import as_it_was, exchange, restored, wait_says
+from tests.cluster.test_exchange import as_it_was, exchange, wait_says
 from tests.lab.cluster import Lab
 
 #: A killed client's watchdog.
@@ -95,7 +95,8 @@ def test_away_for_long_it_finds_the_service_given_back(lab: LabBackend, long: bo
 @pytest.mark.parametrize("seconds", [5, 40])
 def test_an_api_server_that_is_away_is_nobodys_death(lab: LabBackend, restarts: Lab, seconds: int) -> None:
     """Longer than the Lease, too: nobody can renew it then, and the agent knows."""
-    with restored(lab, "web"), program(Hello) as port, exchange(lab, "web", "--expose", f"{port}:80") as running:
+    before = as_it_was(lab, "web")
+    with program(Hello) as port, exchange(lab, "web", "--expose", f"{port}:80") as running:
         running.wait_ready()
         restarts.kill_apiserver()
         time.sleep(seconds)
@@ -103,6 +104,9 @@ def test_an_api_server_that_is_away_is_nobodys_death(lab: LabBackend, restarts: 
         time.sleep(15)
         assert running.process.poll() is None
         wait_says(lab, "from the laptop", "web", seconds=30)
+    assert as_it_was(lab, "web") == before
+    restarts.wait_controllers()  # the garbage collector's among them
+    wait_nothing_of_ours(lab, COLLECTOR_SECONDS)
 
 
 def test_killed_while_the_api_server_is_away(lab: LabBackend, restarts: Lab) -> None:
