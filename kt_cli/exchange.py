@@ -6,7 +6,7 @@ Not here: exchanging (kt_net.session.exchange).
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,6 +19,7 @@ class Mode(StrEnum):
     """How callers come here."""
 
     selector = "selector"
+    scale = "scale"
 
 
 def exchange(
@@ -36,6 +37,17 @@ def exchange(
         ),
     ],
     mode: Annotated[Mode, typer.Option("--mode", help="how callers come here")] = Mode.selector,
+    recover_wait: Annotated[
+        float,
+        typer.Option(
+            "--recover-wait-time",
+            "--recoverWaitTime",
+            metavar="SECONDS",
+            min=0,
+            max=3600,
+            help="with --mode scale: for the original pods to be ready, at the end",
+        ),
+    ] = 120.0,
     drain: Annotated[
         float, typer.Option("--drain", metavar="SECONDS", min=0, max=3600, help="for callers to finish, at the end")
     ] = 10.0,
@@ -65,7 +77,17 @@ def exchange(
         guarded(
             printer,
             given.debug,
-            lambda: _exchange(given, printer, targets, exposes, asked, drain=drain, proxy_protocol=proxy_protocol),
+            lambda: _exchange(
+                given,
+                printer,
+                targets,
+                exposes,
+                asked,
+                mode=mode.value,
+                drain=drain,
+                recover_wait=recover_wait,
+                proxy_protocol=proxy_protocol,
+            ),
         )
     )
 
@@ -77,17 +99,18 @@ def _exchange(
     exposes: list[str],
     asked: flags.Session,
     *,
-    drain: float,
-    proxy_protocol: bool,
+    mode: str,
+    **wishes: Any,
 ) -> int:
     from kt_cli.connect import session_options
+    from kt_net.session import exchange_target
     from kt_net.session.exchange import ExchangeSession, ExchangeWish, sessions_of
 
     with StopSwitch().installed() as switch:
         options = session_options(given, asked)
 
         def make(target: str, ports: tuple[str, ...]) -> ExchangeSession:
-            wish = ExchangeWish(target, ports, drain=drain, proxy_protocol=proxy_protocol)
+            wish = ExchangeWish(target, ports, mode=exchange_target.Mode(mode), **wishes)
             return ExchangeSession(options, printer.step, wish)
 
         exchanges = sessions_of(targets, exposes, make)

@@ -17,7 +17,6 @@ from kt_net.choreography.names import (
     CONTAINER,
     CONTROL_BY,
     CONTROL_BY_KT,
-    HEART_BEAT,
     MANAGED_BY,
     MANAGER,
     ROLE,
@@ -134,7 +133,8 @@ def pod_labels(name: str, target: str) -> dict[str, str]:
 
 
 def _annotations(options: ShadowOptions) -> dict[str, str]:
-    return {USER: annotation_safe(options.user), HEART_BEAT: str(options.now_unix), SCHEMA: SCHEMA_VERSION}
+    # No heart beat of KT Connect's: one that is not refreshed is a dead one's to a real KT Connect, and of what has none it says nothing.
+    return {USER: annotation_safe(options.user), SCHEMA: SCHEMA_VERSION}
 
 
 def _metadata(options: ShadowOptions, *, owned: bool) -> dict[str, Any]:

@@ -58,6 +58,21 @@ EXCHANGE_NEEDS: tuple[Need, ...] = (
     Need("watch", "", "services"),
     Need("list", "discovery.k8s.io", "endpointslices"),
 )
+#: What `exchange --mode scale` needs: the workload is looked at, its record written and taken off, its replicas changed by `scale` only;
+#: the shadow pod gets the labels of its pods once it listens.
+SCALE_NEEDS: tuple[Need, ...] = (
+    Need("list", "", "services"),
+    Need("list", "discovery.k8s.io", "endpointslices"),
+    Need("patch", "", "pods"),
+    *(
+        need
+        for resource in ("deployments", "statefulsets")
+        for need in (
+            *(Need(verb, "apps", resource) for verb in ("get", "list", "watch", "patch")),
+            Need("patch", "apps", resource, "scale"),
+        )
+    ),
+)
 #: For an account of its own for the agent, which gives back what the client has taken when that is gone: a Role may give only what
 #: whoever makes it has (Kubernetes doc, "Using RBAC Authorization", privilege escalation).
 ACCOUNT_NEEDS: tuple[Need, ...] = (
