@@ -105,10 +105,11 @@ _NAMESPACES = "names like web.NAMESPACE of other namespaces are looked for by th
 _HOSTS = "with --dns-mode hosts, no names of headless Services; no ktctl forward to pods of Services"
 _INGRESS = "with --ingress-ip, no hosts of Ingress objects"
 _TARGETS = "no ktctl forward to them"
+_CLEAN = "ktctl clean and recover do not see all that is left"
 _GROWTH = "a range that the cluster gets later is guessed from addresses, too"
 WISHES: tuple[Wish, ...] = (
     Wish(Need("watch", "", "events"), False, "why a shadow pod does not start is not said while it happens"),
-    Wish(Need("get", "", "services"), False, "no ktctl forward to them, no ktctl preview"),
+    Wish(Need("get", "", "services"), False, "no ktctl forward to them, no ktctl preview, no ktctl exchange"),
     Wish(Need("get", "apps", "deployments"), False, _TARGETS),
     Wish(Need("get", "apps", "statefulsets"), False, _TARGETS),
     Wish(Need("list", "", "services"), False, "no addresses of Services to guess their range from"),
@@ -130,7 +131,19 @@ WISHES: tuple[Wish, ...] = (
     Wish(Need("get", "", "namespaces"), True, "a namespace that is not there is noticed late"),
     Wish(Need("list", "", "namespaces"), True, _NAMESPACES),
     Wish(Need("watch", "", "namespaces"), True, _NAMESPACES),
-    *(Wish(need, False, "no ktctl preview") for need in PREVIEW_NEEDS if need.verb != "get"),
+    Wish(Need("create", "", "services"), False, "no ktctl preview"),
+    Wish(Need("delete", "", "services"), False, "no ktctl preview"),
+    Wish(Need("patch", "", "services"), False, "no ktctl preview, no ktctl exchange"),
+    *(
+        Wish(Need("list", group, resource), False, _CLEAN)
+        for group, resource in (
+            ("batch", "jobs"),
+            ("coordination.k8s.io", "leases"),
+            ("apps", "deployments"),
+            ("apps", "statefulsets"),
+        )
+    ),
+    Wish(Need("get", "", "serviceaccounts"), False, "an administrator's account for agents is not found"),
 )
 
 

@@ -103,7 +103,8 @@ def test_the_role_is_enough_and_nothing_in_it_is_unused(lab: LabBackend, develop
         lab.kubectl("delete", "pod", running.ready["pod"], "--wait=false")
         previewed = {(need.verb, need.resource) for need in PREVIEW_NEEDS}
         wanted = rights("Role") - {("create", "pods/portforward")} - previewed
-        later = {("delete", "jobs"), ("get", "deployments"), ("get", "statefulsets")}
+        later = {("delete", "jobs"), ("get", "deployments"), ("get", "statefulsets"), ("get", "serviceaccounts")}
+        later |= {("list", resource) for resource in ("jobs", "leases", "deployments", "statefulsets")}
         limit = time.monotonic() + RENEWED
         while not wanted <= used(lab, since) | later:
             assert time.monotonic() < limit, wanted - used(lab, since)
@@ -121,6 +122,13 @@ def test_the_role_is_enough_and_nothing_in_it_is_unused(lab: LabBackend, develop
         while ("patch", "services") not in used(lab, since):
             assert time.monotonic() < limit
             time.sleep(0.5)
+    with Ktctl(lab, "exchange", "web", "--expose", "8080:80", *flags[:4]) as running:
+        assert running.wait_ready()["services"][0]["nets"] == ["client", "watchdog"]
+        code, answer = ktctl(lab, "clean", *flags[:2])
+        assert (code, answer["cleaned"]) == (0, [])
+        assert any("ConfigMaps are not looked at" in line for line in answer["unread"])
+        assert ktctl(lab, "recover", "web", *flags[:2])[0] == 0
+        running.wait_ended()
     wanted |= previewed
     assert wanted == rights("Role") - {("create", "pods/portforward")}
     assert wanted <= used(lab, since), wanted - used(lab, since)
@@ -170,5 +178,6 @@ def test_what_is_taken_away_is_named_by_preview(lab: LabBackend, developer: str,
 
 def test_all_that_is_needed_is_in_the_role() -> None:
     assert set(NEEDED) <= rights("Role")
-    explained = {"services", "events", "endpointslices", "ingresses", "deployments", "statefulsets"}
+    explained = {"services", "events", "endpointslices", "ingresses", "deployments", "statefulsets", "serviceaccounts"}
+    explained |= {"jobs", "leases"}
     assert {resource for _, resource in rights("Role") - set(NEEDED)} == explained
