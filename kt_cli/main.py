@@ -18,7 +18,7 @@ from kt_cli.connect import connect
 from kt_cli.disconnect import disconnect
 from kt_cli.dns import dns
 from kt_cli.doctor import doctor
-from kt_cli.exchange import exchange
+from kt_cli.exchange import WithProgram, exchange
 from kt_cli.forward import forward
 from kt_cli.helper import app as helper
 from kt_cli.logs import logs
@@ -84,4 +84,5 @@ for command in (
     version,
 ):
     app.command()(command)
+app.command(cls=WithProgram)(exchange)
 app.add_typer(helper)

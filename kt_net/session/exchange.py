@@ -20,13 +20,14 @@ from kt_net.choreography.edits import refuse_anothers
 from kt_net.choreography.exchange import Plan, pooled, ports_of
 from kt_net.choreography.names import ROLE_EXCHANGE, check_namespace, exchange_prefix
 from kt_net.choreography.records import name_of, record_of
-from kt_net.choreography.scale import join_step, leave_step
+from kt_net.choreography.scale import join_step, leave_step, template_labels
 from kt_net.choreography.shadow import ShadowOptions, labels
 from kt_net.drivers.clock import monotonic
 from kt_net.errors import KtError, ObjectMissing, UsageFault
 from kt_net.forward.targets import Kind, parse_target
 from kt_net.kube.api import HttpKubeApi
 from kt_net.kube.config import load_cluster
+from kt_net.kube.environment import Environment
 from kt_net.kube.permissions import EXCHANGE_NEEDS, SCALE_NEEDS, require
 from kt_net.kube.run import run_step
 from kt_net.kube.shadow import Shadow
@@ -36,6 +37,7 @@ from kt_net.session.exchange_target import Found, Mode, find
 from kt_net.session.forward_target import SLICE_SERVICE
 from kt_net.session.inbound import Inbound, check_listens, find_target
 from kt_net.session.nets import Nets
+from kt_net.session.program import read_environment
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +65,7 @@ class ExchangeWish:
         mode: how callers come here.
         recover_wait: seconds for a workload's pods to be ready again, at the end, while callers still come here.
         proxy_protocol: TCP to local programs begins with the caller's address.
+        environment: of an original container is wanted; `container` is its name, "" for the one with the exposed port.
     """
 
     target: str
@@ -71,6 +74,8 @@ class ExchangeWish:
     mode: Mode = Mode.SELECTOR
     recover_wait: float = RECOVER_SECONDS
     proxy_protocol: bool = False
+    environment: bool = False
+    container: str = ""
 
 
 class ExchangeSession:
@@ -95,6 +100,8 @@ class ExchangeSession:
         self._nets: Nets | None = None
         self._stop = threading.Event()
         self._quiet_until = 0.0
+        #: Of an original container, when it was asked for.
+        self.environment = Environment()
 
     @property
     def where(self) -> str:
@@ -137,6 +144,8 @@ class ExchangeSession:
         refuse_anothers(found.live, record_of(found.live), engine.target)
         self._plan = planned = found.plan
         targets = {expose: find_target(expose) for expose in planned.ports}
+        if wish.environment:
+            self._read_environment(api, namespace, found)
         for note in planned.notes:
             self._progress(f"{name_of(found.live)}: {note}")
         self._nets = nets = Nets(engine, options, ((found.kind, found.name),))
@@ -167,6 +176,15 @@ class ExchangeSession:
         if wish.mode is Mode.SCALE:
             self._wait(self._alone, ALONE_SECONDS, "some of the original pods take callers still")
         self._say_ready(found, nets)
+
+    def _read_environment(self, api: HttpKubeApi, namespace: str, found: Found) -> None:
+        """While there are original pods."""
+        labels_of = template_labels(found.live) if self._wish.mode is Mode.SCALE else found.live["spec"]["selector"]
+        numbers = {expose.remote for expose in self._plan.ports}
+        port = next((one.target for one in ports_of(found.ports) if one.number in numbers), 0)
+        self.environment = read_environment(api, namespace, labels_of, container=self._wish.container, port=port)
+        for line in self.environment.missing:
+            self._progress(f"not in the environment: {line}")
 
     def _say_ready(self, found: Found, nets: Nets) -> None:
         ports = ", ".join(f"{expose.remote} to {expose.target}" for expose in self._plan.ports)

@@ -156,7 +156,7 @@ def test_a_stateful_sets_service_by_the_workloads_name(lab: LabBackend) -> None:
     pod = ("exec", "redis-0", "--", "redis-cli", "-h", "redis")
     with restored(lab, "redis"), program(Redis) as port:
         with Command(HereBackend(lab), "exchange", "sts/redis", "--expose", f"{port}:6379", *flags(lab)) as running:
-            running.wait_until(lambda: any("end with Ctrl-C" in line for line in running.lines))
+            running.wait_until(lambda: any("ends with Ctrl-C" in line for line in running.lines))
             assert lab.kubectl(*pod, "set", "here", "yes").strip() == "OK"
             assert Redis.kept[b"here"] == b"yes"
             assert running.interrupt() == 0
@@ -213,7 +213,7 @@ def test_several_services_over_one_workload(lab: LabBackend, service: Callable[.
     service("other-web")
     with program(Hello) as port:
         with Command(HereBackend(lab), "exchange", "web", "--expose", f"{port}:80", *flags(lab)) as running:
-            running.wait_until(lambda: any("end with Ctrl-C" in line for line in running.lines))
+            running.wait_until(lambda: any("ends with Ctrl-C" in line for line in running.lines))
             assert any("behind other-web" in line for line in running.lines)
             wait_says(lab, "hello from web", "other-web")
             assert running.interrupt() == 0
@@ -291,7 +291,7 @@ def test_deployed_anew_while_exchanged(lab: LabBackend, service: Callable[..., s
         program(Hello) as port,
         Command(HereBackend(lab), "exchange", name, "--expose", f"{port}:80", *flags(lab)) as running,
     ):
-        running.wait_until(lambda: any("end with Ctrl-C" in line for line in running.lines))
+        running.wait_until(lambda: any("ends with Ctrl-C" in line for line in running.lines))
         patch = json.dumps({"spec": {"selector": {"kt-role": None, "kt-target": None, "app": "web", "v": "2"}}})
         lab.kubectl("patch", "service", name, "--field-manager=somebody", "--type=merge", "-p", patch)
         running.wait_until(lambda: any("deployed anew" in line for line in running.lines))

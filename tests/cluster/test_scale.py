@@ -132,7 +132,7 @@ def test_scaled_by_somebody_meanwhile(lab: LabBackend) -> None:
     with program(Hello) as port:
         words = ("exchange", "web", "--expose", f"{port}:80", *SCALE, *flags(lab))
         with Command(HereBackend(lab), *words) as running:
-            running.wait_until(lambda: any("end with Ctrl-C" in line for line in running.lines))
+            running.wait_until(lambda: any("ends with Ctrl-C" in line for line in running.lines))
             lab.kubectl("scale", "deploy/web", "--replicas=1")
             running.wait_until(lambda: any("with 1 replicas" in line for line in running.lines))
             assert running.interrupt() == 0
