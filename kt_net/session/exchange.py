@@ -19,13 +19,14 @@ from typing import Any, Final
 from kt_net.choreography.edits import refuse_anothers
 from kt_net.choreography.exchange import Plan, pooled, ports_of
 from kt_net.choreography.names import ROLE_EXCHANGE, check_namespace, exchange_prefix
+from kt_net.choreography.owners import owners_of
 from kt_net.choreography.records import name_of, record_of
 from kt_net.choreography.scale import join_step, leave_step, template_labels
 from kt_net.choreography.shadow import ShadowOptions, labels
 from kt_net.drivers.clock import monotonic
 from kt_net.errors import KtError, ObjectMissing, UsageFault
 from kt_net.forward.targets import Kind, parse_target
-from kt_net.kube.api import HttpKubeApi
+from kt_net.kube.api import HttpKubeApi, Object
 from kt_net.kube.config import load_cluster
 from kt_net.kube.environment import Environment
 from kt_net.kube.permissions import EXCHANGE_NEEDS, SCALE_NEEDS, require
@@ -148,6 +149,8 @@ class ExchangeSession:
             self._read_environment(api, namespace, found)
         for note in planned.notes:
             self._progress(f"{name_of(found.live)}: {note}")
+        for line in owners_of(found.live, self._autoscalers(api, namespace)):
+            self._progress(line)
         self._nets = nets = Nets(engine, options, ((found.kind, found.name),))
         self._inbound = inbound = Inbound(
             engine.loop,
@@ -176,6 +179,15 @@ class ExchangeSession:
         if wish.mode is Mode.SCALE:
             self._wait(self._alone, ALONE_SECONDS, "some of the original pods take callers still")
         self._say_ready(found, nets)
+
+    def _autoscalers(self, api: HttpKubeApi, namespace: str) -> list[Object]:
+        if self._wish.mode is not Mode.SCALE:
+            return []
+        try:
+            return list(api.list("HorizontalPodAutoscaler", namespace))
+        except KtError as error:
+            logger.debug("no autoscalers: %s", error)
+            return []
 
     def _read_environment(self, api: HttpKubeApi, namespace: str, found: Found) -> None:
         """While there are original pods."""
