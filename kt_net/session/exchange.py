@@ -18,7 +18,17 @@ from typing import Any, Final
 
 from kt_net.choreography.edits import refuse_anothers
 from kt_net.choreography.exchange import Plan, pooled, ports_of
-from kt_net.choreography.names import ROLE_EXCHANGE, check_namespace, exchange_prefix
+from kt_net.choreography.names import (
+    CONTROL_BY,
+    CONTROL_BY_KT,
+    MANAGED_BY,
+    MANAGER,
+    ROLE,
+    ROLE_EXCHANGE,
+    TARGET,
+    check_namespace,
+    exchange_prefix,
+)
 from kt_net.choreography.owners import owners_of
 from kt_net.choreography.records import name_of, record_of
 from kt_net.choreography.scale import join_step, leave_step, template_labels
@@ -30,6 +40,7 @@ from kt_net.kube.api import HttpKubeApi, Object
 from kt_net.kube.config import load_cluster
 from kt_net.kube.environment import Environment
 from kt_net.kube.permissions import EXCHANGE_NEEDS, SCALE_NEEDS, require
+from kt_net.kube.policies import closed_to_callers
 from kt_net.kube.run import run_step
 from kt_net.kube.shadow import Shadow
 from kt_net.session.engine import Engine, Progress, SessionOptions
@@ -149,6 +160,7 @@ class ExchangeSession:
             self._read_environment(api, namespace, found)
         for note in planned.notes:
             self._progress(f"{name_of(found.live)}: {note}")
+        self._refuse_closed(api, namespace, found)
         for line in owners_of(found.live, self._autoscalers(api, namespace)):
             self._progress(line)
         self._nets = nets = Nets(engine, options, ((found.kind, found.name),))
@@ -179,6 +191,35 @@ class ExchangeSession:
         if wish.mode is Mode.SCALE:
             self._wait(self._alone, ALONE_SECONDS, "some of the original pods take callers still")
         self._say_ready(found, nets)
+
+    def _refuse_closed(self, api: HttpKubeApi, namespace: str, found: Found) -> None:
+        """Nothing, when callers may come to the shadow pod.
+
+        Raises:
+            UsageFault: NetworkPolicies keep them away; which.
+        """
+        try:
+            policies = list(api.list("NetworkPolicy", namespace))
+        except KtError as error:
+            logger.debug("no policies: %s", error)
+            return
+        pod = {CONTROL_BY: CONTROL_BY_KT, ROLE: ROLE_EXCHANGE, TARGET: self._up.target, MANAGED_BY: MANAGER}
+        if self._wish.mode is Mode.SCALE:
+            pod |= template_labels(found.live)
+        named = {port.number: port.name for port in found.plan.named}
+        ports = [(expose.protocol, at, named.get(at, "")) for expose, at in found.plan.ports.items()]
+        closed = closed_to_callers(policies, pod, ports)
+        if closed:
+            raise UsageFault(
+                "NetworkPolicies keep callers from the shadow pod",
+                why=f"nobody may come to port {', '.join(closed)} of a pod labelled {CONTROL_BY}={CONTROL_BY_KT}",
+                next_step=f"have ingress to those ports allowed for pods labelled {CONTROL_BY}={CONTROL_BY_KT}"
+                + (
+                    ""
+                    if self._wish.mode is Mode.SCALE
+                    else ", or use --mode scale, in which it has the originals' labels"
+                ),
+            )
 
     def _autoscalers(self, api: HttpKubeApi, namespace: str) -> list[Object]:
         if self._wish.mode is not Mode.SCALE:

@@ -208,6 +208,23 @@ def test_shapes_that_cannot_be(lab: LabBackend, service: Callable[..., str], sha
         assert answer["error"]["next"]
 
 
+def test_a_policy_that_lets_nobody_come(lab: LabBackend) -> None:
+    policy = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "default-deny"},
+        "spec": {"podSelector": {}, "policyTypes": ["Ingress"]},
+    }
+    with restored(lab, "web"):
+        lab.kubectl("create", "-f", "-", given=json.dumps(policy))
+        try:
+            code, answer = ktctl(HereBackend(lab), "exchange", "web", "--expose", "8080:80", *flags(lab))
+        finally:
+            lab.kubectl("delete", "networkpolicy", "default-deny")
+        assert (code, answer["error"]["class"]) == (2, "UsageFault")
+        assert "default-deny" in answer["error"]["why"]
+
+
 def test_several_services_over_one_workload(lab: LabBackend, service: Callable[..., str]) -> None:
     """The others stay, which is said; by the workload's name it has to be said which is meant."""
     service("other-web")
