@@ -46,6 +46,9 @@ EXITS: Final[dict[type[KtError], int]] = {
     errors.GivenBack: 42,
     errors.ProblemsFound: 50,
     errors.LocalProtocolError: INTERNAL,
+    # As shells have it.
+    errors.ProgramRefused: 126,
+    errors.ProgramMissing: 127,
 }
 
 

@@ -13,15 +13,18 @@ import typer
 
 from kt_cli import flags
 from kt_cli.capture import capture
+from kt_cli.clean import clean
 from kt_cli.connect import connect
 from kt_cli.disconnect import disconnect
 from kt_cli.dns import dns
 from kt_cli.doctor import doctor
+from kt_cli.exchange import WithProgram, exchange
 from kt_cli.forward import forward
 from kt_cli.helper import app as helper
 from kt_cli.logs import logs
 from kt_cli.output import Printer
 from kt_cli.preview import preview
+from kt_cli.recover import recover
 from kt_cli.status import status
 from kt_cli.version import version
 
@@ -35,7 +38,7 @@ app = typer.Typer(
 
 
 #: Need no root: behind sudo they are the caller's, as the connection is that they speak with.
-WITHOUT_ROOT = ("capture", "dns", "forward", "logs", "preview", "status")
+WITHOUT_ROOT = ("capture", "dns", "exchange", "forward", "logs", "preview", "recover", "status")
 
 
 def _drop_root(command: str, given: flags.Globals) -> None:
@@ -65,6 +68,21 @@ def before(
         _drop_root(str(context.invoked_subcommand), given)
 
 
-for command in (capture, connect, disconnect, dns, doctor, forward, logs, preview, status, version):
+for command in (
+    capture,
+    clean,
+    connect,
+    disconnect,
+    dns,
+    doctor,
+    exchange,
+    forward,
+    logs,
+    preview,
+    recover,
+    status,
+    version,
+):
     app.command()(command)
+app.command(cls=WithProgram)(exchange)
 app.add_typer(helper)

@@ -9,6 +9,7 @@ Not here: what happened.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections import deque
@@ -21,6 +22,14 @@ from kt_net.errors import KtError
 SCHEMA_VERSION = 1
 #: Steps that are kept for a log that begins later.
 MOST_SAID = 100
+
+
+def forget_reader() -> None:
+    """Whoever read it has gone: what is still in the buffers must not be tried again, now or when Python ends."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(null, stream.fileno())
+    os.close(null)
 
 
 class Format(StrEnum):
@@ -38,6 +47,7 @@ class Printer:
         self._form = form
         self._started = time.monotonic()
         self._stamped = False
+        self._ending = False
         #: Steps so far, and when they were said.
         self._said: deque[tuple[float, str]] = deque(maxlen=MOST_SAID)
 
@@ -55,8 +65,20 @@ class Printer:
         """Whether objects are wanted."""
         return self._form is Format.json
 
+    def ending(self) -> None:
+        """From now on things are undone: that whoever reads has gone must not keep the rest from being undone."""
+        self._ending = True
+
     def step(self, text: str) -> None:
         """One thing that is done, with the data it found."""
+        try:
+            self._step(text)
+        except BrokenPipeError:
+            if not self._ending:
+                raise
+            forget_reader()
+
+    def _step(self, text: str) -> None:
         if not self._stamped:
             self._said.append((time.monotonic(), text))
         if self.is_json:

@@ -5,7 +5,6 @@ Not here: what a session does.
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
@@ -14,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from kt_cli.exits import INTERNAL, OK
-from kt_cli.output import Printer
+from kt_cli.output import Printer, forget_reader
 from kt_net.errors import KtError
 
 #: Every one of them means: undo and go.
@@ -79,8 +78,7 @@ def guarded(printer: Printer, debug: bool, run: Callable[[], int]) -> int:
         print("stopped", file=sys.stderr)
         return 128 + signal.SIGINT
     except BrokenPipeError:
-        # Whoever read it has gone; what is still in the buffer must not be tried again when Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        forget_reader()
         return OK
     except Exception as error:
         if debug:
@@ -99,6 +97,7 @@ def hold(switch: StopSwitch, session: Any, printer: Printer, ready: Callable[[],
         session.wait(switch.stop)
     finally:
         switch.started()  # a second Ctrl-C must not break the undo
+        printer.ending()
         for line in session.close():
             printer.step(line)
     return OK

@@ -158,6 +158,18 @@ class AddressInUse(EnvironmentFault):
     default_next_step = "choose another local port"
 
 
+class ProgramMissing(EnvironmentFault):
+    """There is no program of the name that was to be run."""
+
+    default_next_step = "check its name, and PATH"
+
+
+class ProgramRefused(EnvironmentFault):
+    """The program cannot be run."""
+
+    default_next_step = "check its permissions: ls -l"
+
+
 class ProblemsFound(EnvironmentFault):
     """`doctor` found something that keeps a connection from working; its findings say what."""
 

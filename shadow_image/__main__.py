@@ -6,10 +6,14 @@ import argparse
 import asyncio
 import logging
 import sys
+import time
 
+from kt_net.errors import UsageFault
 from shadow_image.bridge import bridge
 from shadow_image.caps import LISTEN_PORT
+from shadow_image.cluster import OwnCluster
 from shadow_image.report import VERSION, report
+from shadow_image.restorer import Restorer, parse_charge
 from shadow_image.server import serve
 
 
@@ -27,12 +31,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--untouched", action="append", default=[], metavar="IP", help="but not those from there (repeatable)"
     )
+    parser.add_argument(
+        "--restore", metavar="JSON", default="", help="give this back when the client's Lease has run out"
+    )
     parser.add_argument("--bridge", action="store_true", help="join standard input and output to a running agent")
     parser.add_argument("--version", action="version", version=VERSION)
     options = parser.parse_args(arguments)
     if options.bridge:
         return bridge(options.port)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s")
+    try:
+        restorer = Restorer(parse_charge(options.restore), OwnCluster(), time.monotonic) if options.restore else None
+    except UsageFault as error:
+        parser.error(f"{error} ({error.why})")
     asyncio.run(
         serve(
             report=report(),
@@ -41,6 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
             allowed=options.allow,
             redirect=options.redirect,
             untouched=options.untouched,
+            restorer=restorer,
         )
     )
     return 0

@@ -18,6 +18,7 @@ MAX_BUNDLE_OCTETS = 300 * 1024
 #: Package -> its modules, or None for all; what the agent may use of kt_net (import-linter holds it to that).
 CONTENT: dict[str, tuple[str, ...] | None] = {
     "kt_net": ("__init__.py", "addr.py", "errors.py"),
+    "kt_net.choreography": ("__init__.py", "edits.py", "names.py", "ownership.py", "records.py"),
     "kt_net.tunnel": None,
     "shadow_image": None,
 }

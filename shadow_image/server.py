@@ -13,6 +13,7 @@ import ipaddress
 import logging
 import os
 import signal
+from collections.abc import Callable
 from typing import Any
 
 from kt_net.tunnel.hello import REDIRECT, SESSION_OCTETS
@@ -21,6 +22,7 @@ from shadow_image.nft import Table
 from shadow_image.policy import Policy
 from shadow_image.redirect import EXPIRE_SECONDS, TABLE, Redirections
 from shadow_image.report import nameservers
+from shadow_image.restorer import LOOK_SECONDS, Restorer
 from shadow_image.session import Session
 
 logger = logging.getLogger("agent")
@@ -135,6 +137,13 @@ class Agent:
         self.stop()
 
 
+async def keep_looking(restorer: Restorer, done: Callable[[], None]) -> None:
+    """At the client's Lease, until what it has taken is given back. Requests take their time: on a thread."""
+    while not await asyncio.to_thread(restorer.look):  # noqa: ASYNC110 - between two looks there is nothing to be told of
+        await asyncio.sleep(LOOK_SECONDS)
+    done()
+
+
 async def serve(
     *,
     report: dict[str, Any],
@@ -143,6 +152,7 @@ async def serve(
     allowed: list[str],
     redirect: bool = False,
     untouched: list[str] | None = None,
+    restorer: Restorer | None = None,
 ) -> None:
     """Run an agent until it has nothing more to do, or is told to end.
 
@@ -166,5 +176,8 @@ async def serve(
         loop.add_signal_handler(name, agent.stop)
     await agent.start(port)
     logger.info("listening on %s:%d", LISTEN_HOST, port)
+    looking = loop.create_task(keep_looking(restorer, agent.stop)) if restorer is not None else None
     await agent.wait_ended()
+    if looking is not None:
+        looking.cancel()
     await asyncio.sleep(0)

@@ -103,10 +103,10 @@ class TakeSelector:
             )
         owners = owners_of(live, "selector") or (record.owners if record is not None else ())
         taken = Record(self.session, self.user, self.since, was, ours, owners)
-        return _request(
+        return request_of(
             live,
             {RECORD: record_text("Service", taken), KT_SELECTOR: selector_text(was)},
-            {"selector": _merged(selector, ours)},
+            {"selector": merged(selector, ours)},
         )
 
 
@@ -137,8 +137,8 @@ class TakeReplicas:
                 )
             owners = owners_of(live, "replicas") or (record.owners if record is not None else ())
             taken = Record(self.session, self.user, self.since, replicas, 0, owners)
-            return _request(live, {RECORD: record_text(str(live["kind"]), taken)})
-        return _request(live, {}, {"replicas": 0}, "scale")
+            return request_of(live, {RECORD: record_text(str(live["kind"]), taken)})
+        return request_of(live, {}, {"replicas": 0}, "scale")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,17 +166,17 @@ class GiveBack:
         by_scale = kind != "Service"
         put: dict[str, Any] = {}
         if now == record.ours != record.was:
-            put = {FIELDS[kind]: record.was if by_scale else _merged(now, record.was)}
+            put = {FIELDS[kind]: record.was if by_scale else merged(now, record.was)}
         if not record.back:
             # First of all: whoever still holds it must not take it again. Another field manager cannot keep us from writing an
             # annotation of our own, so this and a Service's selector go together.
             marked = record_text(kind, replace(record, back=True))
-            return _request(live, {RECORD: marked}, {} if by_scale else put)
+            return request_of(live, {RECORD: marked}, {} if by_scale else put)
         if put:
-            return _request(live, {}, put, "scale" if by_scale else "")
+            return request_of(live, {}, put, "scale" if by_scale else "")
         managed = without_ours(live, FIELDS[kind], record.owners if now == record.was else ())
         removed: dict[str, Any] = {RECORD: None, **({} if by_scale else {KT_SELECTOR: None})}
-        return _request(live, removed, managed=managed)
+        return request_of(live, removed, managed=managed)
 
 
 def standing(live: Object | None, session: str, uid: str) -> Standing:
@@ -256,13 +256,18 @@ def converge(edit: Edit, read: Callable[[], Object], write: Callable[[Request], 
     raise Conflict(f"{name_of(live)} is never as it was read", why=f"{MAX_ROUNDS} attempts")
 
 
-def _merged(now: Value, wanted: Value) -> dict[str, str | None]:
+def held(live: Object, record: Record) -> bool:
+    """Whether what the record's session has put there stands there still."""
+    return field_of(live) == record.ours
+
+
+def merged(now: Value, wanted: Value) -> dict[str, str | None]:
     """A merge patch that makes one map of another."""
     gone = dict.fromkeys(now) if isinstance(now, Mapping) else {}
     return {**gone, **(wanted if isinstance(wanted, Mapping) else {})}
 
 
-def _request(
+def request_of(
     live: Object,
     annotations: Mapping[str, str | None],
     spec: Mapping[str, Any] | None = None,
@@ -270,6 +275,11 @@ def _request(
     *,
     managed: list[dict[str, Any]] | None = None,
 ) -> Request:
+    """A request that holds for the object as it was read only.
+
+    Args:
+        managed: what metadata.managedFields says from then on.
+    """
     metadata: dict[str, Any] = {"resourceVersion": live["metadata"]["resourceVersion"]}
     if annotations:
         metadata["annotations"] = dict(annotations)

@@ -24,7 +24,7 @@ FIRST_UNPRIVILEGED: Final = 1024
 _ELSEWHERE: Final = 20000
 _EXPOSE: Final = re.compile(
     r"(?:(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<host>[^\[\]:/]*[^\[\]:/0-9][^\[\]:/]*)):)?"
-    r"(?P<local>[0-9]{1,5})(?::(?P<remote>[0-9]{1,5}))?(?:/(?P<protocol>tcp|udp))?\Z"
+    r"(?P<local>[0-9]{1,5})(?::(?P<remote>[0-9]{1,5}|[a-z0-9-]*[a-z][a-z0-9-]*))?(?:/(?P<protocol>tcp|udp))?\Z"
 )
 
 
@@ -48,8 +48,24 @@ class Expose:
         return f"[{self.host}]:{self.local}" if ":" in self.host else f"{self.host}:{self.local}"
 
 
-def parse_expose(text: str) -> Expose:
-    """[HOST:]LOCAL[:REMOTE][/udp]; an IPv6 HOST in brackets; without HOST 127.0.0.1, without REMOTE the same port.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One `--expose` as written.
+
+    Attributes:
+        remote: a number, or the name of a port; None when nothing was said.
+        protocol: None when nothing was said.
+    """
+
+    text: str
+    host: str
+    local: int
+    remote: int | str | None
+    protocol: Protocol | None
+
+
+def parse_wanted(text: str) -> Wanted:
+    """[HOST:]LOCAL[:REMOTE][/udp]; an IPv6 HOST in brackets; without HOST 127.0.0.1.
 
     Raises:
         UsageFault: it is none.
@@ -59,13 +75,26 @@ def parse_expose(text: str) -> Expose:
         raise UsageFault(
             f"--expose: {text!r} is none", why="LOCAL, LOCAL:REMOTE or HOST:LOCAL:REMOTE, /udp behind it for UDP"
         )
-    local = int(match["local"])
-    remote = int(match["remote"] or local)
-    if not (0 < local < 65536 and 0 < remote < 65536):
-        raise UsageFault(f"--expose: {text!r} is none", why="ports go from 1 to 65535")
-    return Expose(
-        match["ipv6"] or match["host"] or LOCAL_HOST, local, remote, "UDP" if match["protocol"] == "udp" else "TCP"
-    )
+    remote: int | str | None = match["remote"]
+    if isinstance(remote, str) and remote.isdecimal():
+        remote = int(remote)
+    for port in (int(match["local"]), remote):
+        if isinstance(port, int) and not 0 < port < 65536:
+            raise UsageFault(f"--expose: {text!r} is none", why="ports go from 1 to 65535")
+    protocol: Protocol | None = {"udp": "UDP", "tcp": "TCP"}.get(match["protocol"])  # type: ignore[assignment]
+    return Wanted(text, match["ipv6"] or match["host"] or LOCAL_HOST, int(match["local"]), remote, protocol)
+
+
+def parse_expose(text: str) -> Expose:
+    """Of a Service that is to be made; without REMOTE the same port.
+
+    Raises:
+        UsageFault: it is none, or names a port: there is none yet.
+    """
+    wanted = parse_wanted(text)
+    if isinstance(wanted.remote, str):
+        raise UsageFault(f"--expose: {text!r} is none", why="the new Service's port is a number")
+    return Expose(wanted.host, wanted.local, wanted.remote or wanted.local, wanted.protocol or "TCP")
 
 
 def parse_exposes(texts: Iterable[str]) -> list[Expose]:

@@ -29,6 +29,9 @@ SCHEMA_VERSION: Final = "1"
 RECORD: Final = "kt-record"
 #: KT Connect's: the selector that a Service had before. Ours have it too, so that a real one judges them as it judges its own.
 KT_SELECTOR: Final = "kt-selector"
+#: KT Connect's, on one of its pods: what it has scaled or changed; and on a Service that it works on.
+KT_CONFIG: Final = "kt-config"
+KT_LOCK: Final = "kt-lock"
 #: Under which name the API server notes which fields we have set (Kubernetes doc, "Server-Side Apply", field managers).
 FIELD_MANAGER: Final = "ktctl"
 #: The Lease's bounded summary for others to read.
@@ -37,6 +40,8 @@ SUMMARY: Final = "kt-summary"
 ROLE_CONNECT: Final = "shadow-connect"
 ROLE_PREVIEW: Final = "shadow-preview"
 ROLE_EXCHANGE: Final = "shadow-exchange"
+#: An administrator's ServiceAccount for agents that give back (deploy/restorer.yaml).
+RESTORER: Final = "ktctl-restorer"
 SHADOW_PREFIX: Final = "kt-connect-shadow-"
 CONTAINER: Final = "standalone"
 

@@ -17,7 +17,6 @@ from kt_net.choreography.names import (
     CONTAINER,
     CONTROL_BY,
     CONTROL_BY_KT,
-    HEART_BEAT,
     MANAGED_BY,
     MANAGER,
     ROLE,
@@ -28,6 +27,7 @@ from kt_net.choreography.names import (
     USER,
     annotation_safe,
 )
+from kt_net.choreography.restorer import Account, account_steps, restore_text
 from kt_net.choreography.steps import Reference, Step
 
 #: Any image with python3 (3.11 or newer) on its path does.
@@ -51,6 +51,15 @@ LEASE = "lease"
 
 
 @dataclass(frozen=True, slots=True)
+class ContainerPort:
+    """A port that the shadow pod has a name for: a Service's target port may be that name."""
+
+    name: str
+    number: int
+    protocol: str
+
+
+@dataclass(frozen=True, slots=True)
 class ShadowOptions:
     """What a shadow pod is made of.
 
@@ -62,6 +71,11 @@ class ShadowOptions:
         sysctls: ask for ping sockets; admission may refuse.
         uid: ask for a user; None where admission insists on its own range (OpenShift).
         role: what the shadow pod is for, in KT Connect's words.
+        ports: that have names.
+        agent_port: where the agent listens for carriers.
+        low_ports: it is to listen below 1024, where only root may: ask for the sysctl that lets everybody.
+        nodes: names of nodes; it has to run on one of them. () on any.
+        account: with which the agent gives back what the client has taken, when that cannot; None: it has none.
     """
 
     name: str
@@ -76,16 +90,27 @@ class ShadowOptions:
     sysctls: bool = True
     uid: int | None = AGENT_UID
     role: str = ROLE_CONNECT
+    ports: tuple[ContainerPort, ...] = ()
+    agent_port: int = AGENT_PORT
+    low_ports: bool = False
+    nodes: tuple[str, ...] = ()
+    account: Account | None = None
 
 
 def shadow_steps(options: ShadowOptions) -> list[Step]:
     """Job, agent and Lease, in this order: the others name the Job as their owner."""
     delete = Step(f"delete {JOB}", "delete", "Job", options.namespace, options.name)
-    return [
+    steps = [
         Step(JOB, "create", "Job", options.namespace, options.name, _job(options), delete),
         Step(CONFIG_MAP, "create", "ConfigMap", options.namespace, options.name, _config_map(options)),
         Step(LEASE, "create", "Lease", options.namespace, options.name, _lease(options)),
     ]
+    if options.account is not None and options.account.own:
+        # The pod needs its account, and the account its owner, the Job: which waits.
+        steps += account_steps(options.account, options.namespace, _metadata(options, owned=True))
+        go = {"spec": {"suspend": False}}
+        steps.append(Step("start", "patch", "Job", options.namespace, options.name, go))
+    return steps
 
 
 def labels(options: ShadowOptions) -> dict[str, str]:
@@ -108,7 +133,8 @@ def pod_labels(name: str, target: str) -> dict[str, str]:
 
 
 def _annotations(options: ShadowOptions) -> dict[str, str]:
-    return {USER: annotation_safe(options.user), HEART_BEAT: str(options.now_unix), SCHEMA: SCHEMA_VERSION}
+    # No heart beat of KT Connect's: one that is not refreshed is a dead one's to a real KT Connect, and of what has none it says nothing.
+    return {USER: annotation_safe(options.user), SCHEMA: SCHEMA_VERSION}
 
 
 def _metadata(options: ShadowOptions, *, owned: bool) -> dict[str, Any]:
@@ -132,6 +158,7 @@ def _job(options: ShadowOptions) -> dict[str, Any]:
         "kind": "Job",
         "metadata": _metadata(options, owned=False),
         "spec": {
+            **({"suspend": True} if options.account is not None and options.account.own else {}),
             "ttlSecondsAfterFinished": TTL_AFTER_FINISHED,
             "backoffLimit": 6,
             "template": {
@@ -148,35 +175,54 @@ def _pod(options: ShadowOptions) -> dict[str, Any]:
         security |= {"runAsUser": options.uid, "runAsGroup": options.uid}
     if options.sysctls:
         security["sysctls"] = [{"name": "net.ipv4.ping_group_range", "value": "0 2147483647"}]
+        if options.low_ports:
+            security["sysctls"].append({"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"})
+    account = options.account
+    container = {
+        "name": CONTAINER,
+        "image": options.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": [
+            *AGENT_COMMAND,
+            "--port",
+            str(options.agent_port),
+            "--idle-exit",
+            f"{options.idle_exit:g}",
+            *([] if account is None else ["--restore", restore_text(account, options.name, options.target)]),
+        ],
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "resources": RESOURCES,
+        "volumeMounts": [{"name": "agent", "mountPath": AGENT_FOLDER, "readOnly": True}],
+    }
+    if options.ports:
+        container["ports"] = [
+            {"name": port.name, "containerPort": port.number, "protocol": port.protocol} for port in options.ports
+        ]
     return {
         "restartPolicy": "OnFailure",
-        "automountServiceAccountToken": False,
+        "automountServiceAccountToken": account is not None,
+        **({} if account is None else {"serviceAccountName": options.name if account.own else account.name}),
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": 5,
         "securityContext": security,
-        "containers": [
-            {
-                "name": CONTAINER,
-                "image": options.image,
-                "imagePullPolicy": "IfNotPresent",
-                "command": [
-                    *AGENT_COMMAND,
-                    "--port",
-                    str(AGENT_PORT),
-                    "--idle-exit",
-                    f"{options.idle_exit:g}",
-                ],
-                "securityContext": {
-                    "allowPrivilegeEscalation": False,
-                    "readOnlyRootFilesystem": True,
-                    "capabilities": {"drop": ["ALL"]},
-                },
-                "resources": RESOURCES,
-                "volumeMounts": [{"name": "agent", "mountPath": AGENT_FOLDER, "readOnly": True}],
-            }
-        ],
+        "containers": [container],
+        **_on(options.nodes),
         "volumes": [{"name": "agent", "configMap": {"name": options.name}}],
     }
+
+
+def _on(nodes: tuple[str, ...]) -> dict[str, Any]:
+    """By the scheduler, which knows whether there is room; not by `nodeName`."""
+    if not nodes:
+        return {}
+    # One term each: a field's list of values may have one only.
+    terms = [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]} for node in nodes]
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+    return {"affinity": {"nodeAffinity": required}}
 
 
 def _config_map(options: ShadowOptions) -> dict[str, Any]:

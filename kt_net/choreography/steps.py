@@ -34,6 +34,7 @@ class Step:
         body: the object to create, or a merge patch (RFC 7386); `Reference`s in it are filled in.
         inverse: of the step, or None when another step's inverse covers it (an owner's deletion takes what it owns).
         marked: labels that the object to delete must have: under its name there may be somebody else's.
+        uid: of the object to delete: another one of its name is left alone.
         edit: what changes somebody's object, for "edit".
     """
 
@@ -46,6 +47,7 @@ class Step:
     inverse: Step | None = None
     marked: Mapping[str, str] | None = None
     edit: Edit | None = None
+    uid: str = ""
 
 
 class Sequence:

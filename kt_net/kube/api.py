@@ -43,6 +43,7 @@ KINDS: dict[str, tuple[str, str, bool]] = {
     "ResourceQuota": ("api/v1", "resourcequotas", True),
     "Role": ("apis/rbac.authorization.k8s.io/v1", "roles", True),
     "RoleBinding": ("apis/rbac.authorization.k8s.io/v1", "rolebindings", True),
+    "Secret": ("api/v1", "secrets", True),
     "SelfSubjectAccessReview": ("apis/authorization.k8s.io/v1", "selfsubjectaccessreviews", False),
     "SelfSubjectReview": ("apis/authentication.k8s.io/v1", "selfsubjectreviews", False),
     "Service": ("api/v1", "services", True),

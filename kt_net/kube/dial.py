@@ -55,13 +55,15 @@ class Way:
 #: What is run for the form "exec": the bridge, in the agent's container.
 _BRIDGE: Final = urlencode(
     [("command", word) for word in (*AGENT_COMMAND, "--bridge")]
-    + [("container", CONTAINER), ("stdin", "true"), ("stdout", "true"), ("stderr", "true")]
+    + [("container", CONTAINER), ("stdin", "true"), ("stdout", "true"), ("stderr", "true"), ("command", "--port")]
 )
 #: By name, in the order in which they are tried.
 FORMS: Final[dict[str, Way]] = {
     "spdy": Way("portforward?ports={port}", (spdy.SUBPROTOCOL,), spdy.SpdyForward),
     "websocket": Way("portforward?ports={port}", (portforward.SUBPROTOCOL,), portforward.ChannelForward),
-    "exec": Way("exec?" + _BRIDGE, remotecommand.SUBPROTOCOLS, lambda port: remotecommand.ExecBridge()),
+    "exec": Way(
+        "exec?" + _BRIDGE + "&command={port}", remotecommand.SUBPROTOCOLS, lambda port: remotecommand.ExecBridge()
+    ),
 }
 
 

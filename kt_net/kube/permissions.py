@@ -49,6 +49,39 @@ PREVIEW_NEEDS: tuple[Need, ...] = (
     Need("patch", "", "services"),
     Need("delete", "", "services"),
 )
+#: What `exchange` needs besides: its Service is looked at, changed and given back, and watched, for it may be deployed anew meanwhile; its
+#: EndpointSlices say when callers come here.
+EXCHANGE_NEEDS: tuple[Need, ...] = (
+    Need("get", "", "services"),
+    Need("patch", "", "services"),
+    Need("list", "", "services"),
+    Need("watch", "", "services"),
+    Need("list", "discovery.k8s.io", "endpointslices"),
+)
+#: What `exchange --mode scale` needs: the workload is looked at, its record written and taken off, its replicas changed by `scale` only;
+#: the shadow pod gets the labels of its pods once it listens.
+SCALE_NEEDS: tuple[Need, ...] = (
+    Need("list", "", "services"),
+    Need("list", "discovery.k8s.io", "endpointslices"),
+    Need("patch", "", "pods"),
+    *(
+        need
+        for resource in ("deployments", "statefulsets")
+        for need in (
+            *(Need(verb, "apps", resource) for verb in ("get", "list", "watch", "patch")),
+            Need("patch", "apps", resource, "scale"),
+        )
+    ),
+)
+#: For an account of its own for the agent, which gives back what the client has taken when that is gone: a Role may give only what
+#: whoever makes it has (Kubernetes doc, "Using RBAC Authorization", privilege escalation).
+ACCOUNT_NEEDS: tuple[Need, ...] = (
+    Need("create", "", "serviceaccounts"),
+    Need("create", "rbac.authorization.k8s.io", "roles"),
+    Need("create", "rbac.authorization.k8s.io", "rolebindings"),
+    Need("patch", "batch", "jobs"),
+    Need("get", "coordination.k8s.io", "leases"),
+)
 EXEC_NEEDS: tuple[Need, ...] = (Need("get", "", "pods", "exec"), Need("create", "", "pods", "exec"))
 
 
@@ -72,10 +105,11 @@ _NAMESPACES = "names like web.NAMESPACE of other namespaces are looked for by th
 _HOSTS = "with --dns-mode hosts, no names of headless Services; no ktctl forward to pods of Services"
 _INGRESS = "with --ingress-ip, no hosts of Ingress objects"
 _TARGETS = "no ktctl forward to them"
+_CLEAN = "ktctl clean and recover do not see all that is left"
 _GROWTH = "a range that the cluster gets later is guessed from addresses, too"
 WISHES: tuple[Wish, ...] = (
     Wish(Need("watch", "", "events"), False, "why a shadow pod does not start is not said while it happens"),
-    Wish(Need("get", "", "services"), False, "no ktctl forward to them, no ktctl preview"),
+    Wish(Need("get", "", "services"), False, "no ktctl forward to them, no ktctl preview, no ktctl exchange"),
     Wish(Need("get", "apps", "deployments"), False, _TARGETS),
     Wish(Need("get", "apps", "statefulsets"), False, _TARGETS),
     Wish(Need("list", "", "services"), False, "no addresses of Services to guess their range from"),
@@ -97,7 +131,19 @@ WISHES: tuple[Wish, ...] = (
     Wish(Need("get", "", "namespaces"), True, "a namespace that is not there is noticed late"),
     Wish(Need("list", "", "namespaces"), True, _NAMESPACES),
     Wish(Need("watch", "", "namespaces"), True, _NAMESPACES),
-    *(Wish(need, False, "no ktctl preview") for need in PREVIEW_NEEDS if need.verb != "get"),
+    Wish(Need("create", "", "services"), False, "no ktctl preview"),
+    Wish(Need("delete", "", "services"), False, "no ktctl preview"),
+    Wish(Need("patch", "", "services"), False, "no ktctl preview, no ktctl exchange"),
+    *(
+        Wish(Need("list", group, resource), False, _CLEAN)
+        for group, resource in (
+            ("batch", "jobs"),
+            ("coordination.k8s.io", "leases"),
+            ("apps", "deployments"),
+            ("apps", "statefulsets"),
+        )
+    ),
+    Wish(Need("get", "", "serviceaccounts"), False, "an administrator's account for agents is not found"),
 )
 
 

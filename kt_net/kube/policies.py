@@ -1,6 +1,7 @@
 """Whether NetworkPolicies (networking.k8s.io/v1) keep the shadow pod from speaking to others; by the objects, nothing is tried. Pure.
 
-Only egress counts. The tunnel comes in through the pod's loopback, which no policy sees.
+For a connection only egress counts: the tunnel comes in through the pod's loopback, which no policy sees. Callers of an exchange come by
+ingress.
 
 Not here: reading them; what a network plug-in makes of them (some enforce none, some have policies of their own besides).
 """
@@ -112,6 +113,47 @@ def judge_policies(policies: Iterable[Object], labels: Mapping[str, str], namesp
     if dns is Way.partly or tcp is Way.partly:
         return warning(CHECK, f"{names}: the shadow pod reaches only what these policies allow", _NEXT)
     return ok(CHECK, f"{names}: nothing of what the shadow pod needs is kept from it")
+
+
+def limits_ingress(policy: Object) -> bool:
+    """Whether the policy is one about ingress: every one is, unless its policyTypes say otherwise."""
+    types = (policy.get("spec") or {}).get("policyTypes")
+    return "Ingress" in types if types else True
+
+
+def closed_to_callers(
+    policies: Iterable[Object], labels: Mapping[str, str], ports: Iterable[tuple[str, int, str]]
+) -> list[str]:
+    """Of (protocol, number, name) those to which nobody may come, in words that name the policies; by the objects.
+
+    Whom exactly a rule lets in is not looked at: some callers is enough.
+    """
+    chosen = [
+        policy
+        for policy in policies
+        if limits_ingress(policy) and selects((policy.get("spec") or {}).get("podSelector"), labels)
+    ]
+    rules = [rule for policy in chosen for rule in (policy.get("spec") or {}).get("ingress") or ()]
+    names = ", ".join(sorted(str((policy.get("metadata") or {}).get("name")) for policy in chosen))
+    return [
+        f"{number}{'/udp' if protocol == 'UDP' else ''} ({names})"
+        for protocol, number, name in ports
+        if chosen and not any(_lets_in(rule.get("ports"), protocol, number, name) for rule in rules)
+    ]
+
+
+def _lets_in(ports: Iterable[Object] | None, protocol: str, number: int, name: str) -> bool:
+    if not ports:
+        return True
+    for entry in ports:
+        first = entry.get("port")
+        if entry.get("protocol", "TCP") != protocol:
+            continue
+        if first is None or (isinstance(first, str) and first == name):
+            return True
+        if isinstance(first, int) and first <= number <= int(entry.get("endPort") or first):
+            return True
+    return False
 
 
 def _rules(policies: Iterable[Object]) -> Iterable[Object]:

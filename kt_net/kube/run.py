@@ -23,7 +23,7 @@ def run_step(api: KubeApi, step: Step) -> Object:
         return api.patch(step.kind, step.namespace, step.name, step.body or {})
     if step.verb == "edit" and step.edit is not None:
         return run_edit(api, step.kind, step.namespace, step.name, step.edit)
-    uid = ""
+    uid = step.uid
     if step.marked is not None:
         try:
             metadata = api.get(step.kind, step.namespace, step.name)["metadata"]

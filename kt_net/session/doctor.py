@@ -8,6 +8,7 @@ Not here: judgements (kt_net.host.health, kt_net.kube's rights, policies, room, 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -305,9 +306,9 @@ def _remains(api: HttpKubeApi, namespace: str) -> Finding:
         jobs = list(api.list("Job", namespace, selector=SELECTOR))
     except PermissionMissing as error:
         return judge_unknown(pods, error.what)
-    others: list[Object] = [{**pod, "kind": "Pod"} for pod in pods]
-    try:
-        others += [{**found, "kind": "Deployment"} for found in api.list("Deployment", namespace, selector=SELECTOR)]
-    except (PermissionMissing, ObjectMissing):
-        pass  # only a real KT Connect makes them
-    return judge_remains(leases=leases, jobs=jobs, others=others, namespace=namespace, now=api.server_time())
+    objects: dict[str, list[Object]] = {"Pod": pods, "Lease": leases, "Job": jobs}
+    # Only a real KT Connect makes Deployments; of the user's we read what is exchanged.
+    for kind in ("Service", "Deployment", "StatefulSet"):
+        with contextlib.suppress(PermissionMissing, ObjectMissing):
+            objects[kind] = list(api.list(kind, namespace))
+    return judge_remains(objects, namespace=namespace, now=api.server_time())

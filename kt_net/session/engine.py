@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kt_net.choreography.names import ROLE_CONNECT, SHADOW_PREFIX, shadow_name
-from kt_net.choreography.shadow import AGENT_PORT, DEFAULT_IMAGE, IDLE_EXIT, ShadowOptions
+from kt_net.choreography.shadow import DEFAULT_IMAGE, IDLE_EXIT, ShadowOptions
 from kt_net.drivers.clock import monotonic
 from kt_net.drivers.loop import Loop
 from kt_net.errors import (
@@ -72,6 +72,7 @@ class Engine:
     Args:
         role: what its shadow pods are for, in KT Connect's words.
         prefix: what their names begin with.
+        equip: adds to its shadow pods what this session needs.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Engine:
         *,
         role: str = ROLE_CONNECT,
         prefix: str = SHADOW_PREFIX,
+        equip: Callable[[ShadowOptions], ShadowOptions] = lambda options: options,
     ) -> None:
         self.cluster = cluster
         self.api = api
@@ -106,6 +108,7 @@ class Engine:
         )
         self._role = role
         self._prefix = prefix
+        self._equip = equip
         #: The session's mark on every object of its own, KT Connect's `kt-target`.
         self.target = os.urandom(10).hex()
         self.shadow: Shadow | None = None
@@ -144,7 +147,9 @@ class Engine:
             now_unix=int(now),
             idle_exit=self._options.idle_exit,
         )
-        self.shadow = start_shadow(self.api, options, deadline_s=self._options.pod_seconds, clock=monotonic)
+        self.shadow = start_shadow(
+            self.api, self._equip(options), deadline_s=self._options.pod_seconds, clock=monotonic
+        )
         return self.shadow
 
     def connect(self, summary: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -174,7 +179,7 @@ class Engine:
         self._heartbeat.start()
 
     def _dial(self, seconds: float) -> WebsocketCarrier:
-        return self._dialler.dial(self.up().pod, AGENT_PORT, seconds=seconds)
+        return self._dialler.dial(self.up().pod, self.up().options.agent_port, seconds=seconds)
 
     @property
     def carrier(self) -> str:

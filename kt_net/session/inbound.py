@@ -106,6 +106,11 @@ class Inbound:
         """How many are here."""
         return self._programs.callers
 
+    @property
+    def ever(self) -> bool:
+        """Whether somebody has come."""
+        return self._programs.callers_total > 0
+
     def start(self) -> None:
         """Have the agent listen, as soon as the tunnel is there."""
         allow_sockets()
@@ -128,6 +133,15 @@ class Inbound:
         for listener in self._listeners:
             if listener.refused is not None:
                 raise ShadowFailed(f"the shadow pod cannot listen on port {listener.port}", why=_why(listener.refused))
+
+    def stop(self) -> None:
+        """No more callers; those who are here stay."""
+
+        def stop() -> None:
+            for listener in self._listeners:
+                listener.stop(now=self._loop.now())
+
+        self._loop.call_soon(stop)
 
     def close(self) -> None:
         """Once the loop has ended."""
@@ -186,6 +200,7 @@ class _Listener:
         self._stream: Stream | None = None
         self._pause = AGAIN_SECONDS
         self._worked = False
+        self._stopped = False
         self.port = port
         self.answered = False
         #: What the agent has said instead.
@@ -200,7 +215,15 @@ class _Listener:
         except (LimitExceeded, StreamClosed):
             self._later(now)
 
+    def stop(self, *, now: float) -> None:
+        """Ask no more, and have the agent listen no more."""
+        self._stopped, self.again_at = True, None
+        if self._stream is not None:
+            self._stream.finish(now=now)
+
     def _later(self, now: float) -> None:
+        if self._stopped:
+            return
         self.again_at = now + self._pause
         self._pause = min(2 * self._pause, LONGEST_AGAIN)
 

@@ -111,6 +111,16 @@ def ends(host: str, port: int, number: int) -> object:
     return found
 
 
+def half(host: str, port: int, number: int) -> object:
+    """One request; how many octets come to the end."""
+    with socket.create_connection((host, port), timeout=SECONDS) as connection:
+        connection.sendall(b"?")
+        octets = 0
+        while piece := connection.recv(10_000):
+            octets += len(piece)
+    return octets
+
+
 def leads(host: str, port: int, number: int) -> object:
     """Whether anybody accepts there."""
     try:

@@ -49,6 +49,8 @@ class Ktctl:
             preexec_fn=_as_from_a_terminal,
         )
         self.ready: dict[str, Any] = {}
+        #: Standard error, once it was ended by leaving its context.
+        self.said = ""
 
     def wait_ready(self) -> dict[str, Any]:
         """The object that says it is up.
@@ -103,7 +105,7 @@ class Ktctl:
         if self.process.poll() is None:
             self.process.terminate()
             try:
-                self.process.communicate(timeout=20)
+                self.said = self.process.communicate(timeout=60)[1]
             except subprocess.TimeoutExpired:
                 self.process.kill()
         for stream in (self.process.stdout, self.process.stderr):

@@ -3,89 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import http.server
 import json
 import signal
 import socket
 import socketserver
-import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.cluster.backend import HereBackend, LabBackend, wait_nothing_of_ours
 from tests.cluster.command import Command
 from tests.cluster.ktctl import Ktctl, ktctl
+from tests.cluster.local import Echo, Hello, call, datagrams, program, wait_leads
 from tests.lab.errors import LabError
 
-CALLER = Path(__file__).with_name("caller.py").read_text()
-#: kube-proxy learns of a Service a moment after it is there.
-LEADS_SECONDS = 15.0
 #: The agent's idle time in tests of a client that is killed, and what the garbage collector may take after it.
 IDLE, COLLECTOR_SECONDS = 3, 40
-
-
-class Echo(socketserver.BaseRequestHandler):
-    """Octets as they come, half-closed at the end."""
-
-    def handle(self) -> None:
-        with contextlib.suppress(OSError):
-            while data := self.request.recv(1 << 18):
-                self.request.sendall(data)
-
-
-class Hello(http.server.BaseHTTPRequestHandler):
-    """One line."""
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(b"from the laptop")
-
-    def log_message(self, *words: Any) -> None:
-        pass
-
-
-class _Server(socketserver.ThreadingTCPServer):
-    allow_reuse_address = True
-    daemon_threads = True
-    request_queue_size = 512
-
-
-@contextlib.contextmanager
-def program(handler: type[socketserver.BaseRequestHandler], port: int = 0) -> Iterator[int]:
-    """On this machine; its port."""
-    with _Server(("127.0.0.1", port), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield server.server_address[1]
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def preview(lab: LabBackend, *arguments: str) -> Ktctl:
     """On this machine, not in the laptop: the programs are the test's own."""
     flags = ("--kubeconfig", str(lab.kubeconfig), "--image", lab.python_image)
     return Ktctl(HereBackend(lab), "preview", *arguments, *flags)
-
-
-def call(lab: LabBackend, kind: str, host: str, port: int, number: int = 0) -> Any:
-    """As a pod does it."""
-    words = ("exec", "-i", "deploy/web", "--", "python3", "-", kind, host, str(port), str(number))
-    return json.loads(lab.kubectl(*words, given=CALLER))
-
-
-def wait_leads(lab: LabBackend, host: str, port: int) -> None:
-    """Until somebody accepts there."""
-    limit = time.monotonic() + LEADS_SECONDS
-    while not call(lab, "leads", host, port):
-        assert time.monotonic() < limit
-        time.sleep(0.1)
 
 
 def test_http_by_name_and_by_both_addresses(lab: LabBackend) -> None:
@@ -123,27 +62,10 @@ def test_octets_both_ways_and_two_hundred_at_once(lab: LabBackend, long: bool) -
 
 
 def test_udp(lab: LabBackend) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-
-        def run() -> None:
-            while True:
-                data, sender = sock.recvfrom(65535)
-                if data == b"end":
-                    return
-                sock.sendto(data, sender)
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        port = sock.getsockname()[1]
-        try:
-            with preview(lab, "datagrams", "--expose", f"{port}:53/udp") as running:
-                ready = running.wait_ready()
-                for host in (*ready["addresses"], "datagrams"):
-                    assert call(lab, "udp", host, 53) == [1, 100, 1200]
-        finally:
-            sock.sendto(b"end", ("127.0.0.1", port))
-            thread.join()
+    with datagrams() as port, preview(lab, "datagrams", "--expose", f"{port}:53/udp") as running:
+        ready = running.wait_ready()
+        for host in (*ready["addresses"], "datagrams"):
+            assert call(lab, "udp", host, 53) == [1, 100, 1200]
     wait_nothing_of_ours(lab)
 
 

@@ -103,7 +103,8 @@ def test_the_role_is_enough_and_nothing_in_it_is_unused(lab: LabBackend, develop
         lab.kubectl("delete", "pod", running.ready["pod"], "--wait=false")
         previewed = {(need.verb, need.resource) for need in PREVIEW_NEEDS}
         wanted = rights("Role") - {("create", "pods/portforward")} - previewed
-        later = {("delete", "jobs"), ("get", "deployments"), ("get", "statefulsets")}
+        later = {("delete", "jobs"), ("get", "deployments"), ("get", "statefulsets"), ("get", "serviceaccounts")}
+        later |= {("list", resource) for resource in ("jobs", "leases", "deployments", "statefulsets")}
         limit = time.monotonic() + RENEWED
         while not wanted <= used(lab, since) | later:
             assert time.monotonic() < limit, wanted - used(lab, since)
@@ -121,6 +122,16 @@ def test_the_role_is_enough_and_nothing_in_it_is_unused(lab: LabBackend, develop
         while ("patch", "services") not in used(lab, since):
             assert time.monotonic() < limit
             time.sleep(0.5)
+    restorer = MANIFEST.with_name("restorer.yaml")
+    lab.kubectl("apply", "-f", str(restorer))
+    with Ktctl(lab, "exchange", "web", "--expose", "8080:80", *flags[:4]) as running:
+        assert running.wait_ready()["services"][0]["nets"] == ["client", "watchdog", "agent"]
+        code, answer = ktctl(lab, "clean", *flags[:2])
+        assert (code, answer["cleaned"]) == (0, [])
+        assert any("ConfigMaps are not looked at" in line for line in answer["unread"])
+        assert ktctl(lab, "recover", "web", *flags[:2])[0] == 0
+        running.wait_ended()
+    lab.kubectl("delete", "-f", str(restorer))
     wanted |= previewed
     assert wanted == rights("Role") - {("create", "pods/portforward")}
     assert wanted <= used(lab, since), wanted - used(lab, since)
@@ -170,5 +181,50 @@ def test_what_is_taken_away_is_named_by_preview(lab: LabBackend, developer: str,
 
 def test_all_that_is_needed_is_in_the_role() -> None:
     assert set(NEEDED) <= rights("Role")
-    explained = {"services", "events", "endpointslices", "ingresses", "deployments", "statefulsets"}
+    explained = {"services", "events", "endpointslices", "ingresses", "deployments", "statefulsets", "serviceaccounts"}
+    explained |= {"jobs", "leases"}
     assert {resource for _, resource in rights("Role") - set(NEEDED)} == explained
+
+
+def test_exchange_without_any_account_for_the_agent(lab: LabBackend, developer: str) -> None:
+    """Two nets, and that is said; what mode scale needs is named."""
+    arguments = ("--kubeconfig", developer, "--image", lab.python_image)
+    with Ktctl(lab, "exchange", "web", "--expose", "8080:80", *arguments) as running:
+        assert running.wait_ready()["services"][0]["nets"] == ["client", "watchdog"]
+    assert "deploy/restorer.yaml" in running.said
+    code, answer = ktctl(lab, "exchange", "web", "--expose", "8080:80", "--mode", "scale", *arguments)
+    assert (code, answer["error"]["class"]) == (14, "PermissionMissing")
+    assert "patch deployments/scale" in answer["error"]["what"]
+    wait_nothing_of_ours(lab)
+
+
+@pytest.mark.parametrize("verb", ["get", "patch", "list", "watch"])
+def test_what_is_taken_away_is_named_by_exchange(lab: LabBackend, developer: str, verb: str) -> None:
+    give(lab, (verb, "services"))
+    code, answer = ktctl(lab, "exchange", "web", "--expose", "8080:80", "--kubeconfig", developer)
+    assert (code, answer["error"]["class"]) == (14, "PermissionMissing")
+    assert answer["error"]["what"] == f"no permission to {verb} services in namespace default"
+
+
+def test_the_workloads_role_is_enough_for_mode_scale(lab: LabBackend, developer: str) -> None:
+    file = MANIFEST.with_name("developer-workloads.yaml")
+    lab.kubectl("apply", "-f", str(file))
+    lab.kubectl("create", "rolebinding", "workloads", "--role=ktctl-developer-workloads", f"--user={USER}")
+    arguments = ("--kubeconfig", developer, "--image", lab.python_image)
+    since = lab.lab.audit_log.stat().st_size
+    try:
+        for target in ("deployment/web", "sts/redis"):
+            port = "8080:80" if "web" in target else "8080:6379"
+            with Ktctl(lab, "exchange", target, "--expose", port, "--mode", "scale", *arguments) as running:
+                running.wait_ready()
+        for target in ("web", "redis"):
+            assert ktctl(lab, "recover", target, *arguments[:2])[0] == 0
+    finally:
+        lab.kubectl("delete", "rolebinding", "workloads")
+        lab.kubectl("delete", "-f", str(file))
+    for what in ("deploy/web", "sts/redis"):
+        lab.kubectl("rollout", "status", what, "--timeout=60s")
+    rules = yaml.safe_load(file.read_text())["rules"]
+    wanted = {(verb, resource) for rule in rules for verb in rule["verbs"] for resource in rule["resources"]}
+    assert wanted <= used(lab, since), wanted - used(lab, since)
+    wait_nothing_of_ours(lab)

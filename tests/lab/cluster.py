@@ -307,8 +307,9 @@ class Lab:
         """Until all works again after `start_apiserver`: controllers watch again one by one, later the oftener it was away."""
         self.kubectl("create", "-f", "-", given=json.dumps(_PROBES))
         try:
-            self._wait("the Job controller and the scheduler", self._probe_is_scheduled)
-            self._wait("the garbage collector", lambda: not self.kubectl("get", "cm", _ORPHAN, "--ignore-not-found"))
+            self._wait("the Job controller and the scheduler", self._probe_is_scheduled, seconds=_CONTROLLERS_SECONDS)
+            gone = lambda: not self.kubectl("get", "cm", _ORPHAN, "--ignore-not-found")  # noqa: E731
+            self._wait("the garbage collector", gone, seconds=_CONTROLLERS_SECONDS)
         finally:
             self.kubectl("delete", "job", _ORPHAN, "--cascade=background", "--wait=false")
 
@@ -356,6 +357,8 @@ for end in sys.argv[1:]:
     socket.create_connection((host, int(port)), 1).close()
 """
 #: A Job whose pod is to be made and scheduled, and a ConfigMap whose owner does not exist.
+#: A watch that could not be opened is tried again after half a minute, and one controller waits for several.
+_CONTROLLERS_SECONDS = 180.0
 _ORPHAN = "lab-controllers-probe"
 _PROBES = {
     "apiVersion": "v1",

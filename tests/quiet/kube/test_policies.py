@@ -8,7 +8,7 @@ import pytest
 
 from kt_net.choreography.shadow import pod_labels
 from kt_net.findings import Level
-from kt_net.kube.policies import Way, dns_way, judge_policies, limits_egress, selects, tcp_way
+from kt_net.kube.policies import Way, closed_to_callers, dns_way, judge_policies, limits_egress, selects, tcp_way
 
 LABELS = pod_labels("kt-connect-shadow-abcde", "0123")
 KUBE_SYSTEM = {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}
@@ -146,3 +146,25 @@ def test_dns_only_does_not_name_dns_as_lost() -> None:
 
 def test_the_own_namespace_is_the_dns_servers() -> None:
     assert dns_way([policy({"to": [{"podSelector": {}}]})], "kube-system") is Way.open
+
+
+@pytest.mark.parametrize(
+    ("spec", "closed"),
+    [
+        ({"podSelector": {}, "policyTypes": ["Ingress"]}, ["8080 (p)"]),
+        ({"podSelector": {}}, ["8080 (p)"]),
+        ({"podSelector": {}, "policyTypes": ["Egress"]}, []),
+        ({"podSelector": {"matchLabels": {"app": "other"}}, "policyTypes": ["Ingress"]}, []),
+        ({"podSelector": {}, "ingress": [{}]}, []),
+        ({"podSelector": {}, "ingress": [{"from": [{"podSelector": {}}]}]}, []),
+        ({"podSelector": {}, "ingress": [{"ports": [{"port": 8080}]}]}, []),
+        ({"podSelector": {}, "ingress": [{"ports": [{"port": 8000, "endPort": 9000}]}]}, []),
+        ({"podSelector": {}, "ingress": [{"ports": [{"port": "http"}]}]}, []),
+        ({"podSelector": {}, "ingress": [{"ports": [{"port": "https"}]}]}, ["8080 (p)"]),
+        ({"podSelector": {}, "ingress": [{"ports": [{"port": 8080, "protocol": "UDP"}]}]}, ["8080 (p)"]),
+        ({"podSelector": {}, "ingress": [{"ports": [{"port": 80}]}]}, ["8080 (p)"]),
+    ],
+)
+def test_whether_callers_may_come(spec: dict[str, Any], closed: list[str]) -> None:
+    policy = {"metadata": {"name": "p"}, "spec": spec}
+    assert closed_to_callers([policy], {"control-by": "kt"}, [("TCP", 8080, "http")]) == closed

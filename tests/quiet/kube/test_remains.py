@@ -37,7 +37,12 @@ def job(target: str, ago: float = 3600, **status: Any) -> dict[str, Any]:
 def other(kind: str, ago: float, **metadata: Any) -> dict[str, Any]:
     return {
         "kind": kind,
-        "metadata": {"name": "old", "annotations": {"kt-last-heart-beat": str(int(NOW - ago))}, **metadata},
+        "metadata": {
+            "name": "old",
+            "labels": {"kt-role": "shadow-connect"},
+            "annotations": {"kt-last-heart-beat": str(int(NOW - ago))},
+            **metadata,
+        },
     }
 
 
@@ -46,11 +51,17 @@ def other(kind: str, ago: float, **metadata: Any) -> dict[str, Any]:
     [
         ([], [], [], Level.ok, "0 live sessions"),
         ([lease("a", 5)], [job("a")], [], Level.ok, "1 live session"),
-        ([lease("a", 31)], [job("a")], [], Level.warning, "job/kt-connect-shadow-a (of ada, silent for 31 s)"),
+        (
+            [lease("a", 31)],
+            [job("a")],
+            [],
+            Level.warning,
+            "job/kt-connect-shadow-a (of ada; its Lease says nothing for 31 s)",
+        ),
         ([lease("a", 5), lease("b", 90)], [job("a"), job("b")], [], Level.warning, "job/kt-connect-shadow-b"),
         ([lease("a", 90)], [job("a", completionTime=at(3))], [], Level.ok, "none"),
         ([], [job("a", ago=10)], [], Level.ok, "none"),
-        ([], [job("a", ago=100)], [], Level.warning, "job/kt-connect-shadow-a (of ada)"),
+        ([], [job("a", ago=100)], [], Level.warning, "job/kt-connect-shadow-a (of ada; it has no Lease any more)"),
         ([], [], [other("Pod", 301)], Level.warning, "pod/old"),
         ([], [], [other("Deployment", 301)], Level.warning, "deployment/old"),
         ([], [], [other("Pod", 299)], Level.ok, "none"),
@@ -60,21 +71,23 @@ def other(kind: str, ago: float, **metadata: Any) -> dict[str, Any]:
     ],
 )
 def test_judgement(leases: Any, jobs: Any, others: Any, level: Level, words: str) -> None:
-    found = judge_remains(leases=leases, jobs=jobs, others=others, namespace="shop", now=NOW)
+    objects = {"Lease": leases, "Job": jobs, "Pod": [], "Deployment": []}
+    for one in others:
+        objects[one.get("kind", "Pod")].append(one)
+    found = judge_remains(objects, namespace="shop", now=NOW)
     assert (found.level, words in found.found) == (level, True), found
 
 
 def test_a_living_session_is_not_named_beside_a_dead_one() -> None:
-    found = judge_remains(
-        leases=[lease("a", 5), lease("b", 90)], jobs=[job("a"), job("b")], others=[], namespace="shop", now=NOW
-    )
+    objects = {"Lease": [lease("a", 5), lease("b", 90)], "Job": [job("a"), job("b")]}
+    found = judge_remains(objects, namespace="shop", now=NOW)
     assert "shadow-a" not in found.found
-    assert "kubectl delete job kt-connect-shadow-b -n shop" in found.next_step
+    assert found.next_step == "ktctl clean -n shop"
 
 
 def test_many_are_counted() -> None:
     jobs = [job(str(number)) for number in range(20)]
-    found = judge_remains(leases=[], jobs=jobs, others=[], namespace="shop", now=NOW)
+    found = judge_remains({"Job": jobs}, namespace="shop", now=NOW)
     assert "and 12 more" in found.found
 
 

@@ -83,6 +83,7 @@ def test_bundle_is_the_same_for_the_same_sources_and_small() -> None:
     names = zipfile.ZipFile(io.BytesIO(data)).namelist()
     assert "__main__.py" in names
     assert all(
-        name.startswith(("kt_net/tunnel/", "shadow_image/", "__main__")) or name.count("/") == 1 for name in names
+        name.startswith(("kt_net/choreography/", "kt_net/tunnel/", "shadow_image/", "__main__")) or name.count("/") == 1
+        for name in names
     )
     assert not any("wire" in name or "stack" in name for name in names)
