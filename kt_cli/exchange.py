@@ -36,12 +36,14 @@ class Mode(StrEnum):
 
     selector = "selector"
     scale = "scale"
+    ephemeral = "ephemeral"
 
 
 def exchange(
     context: typer.Context,
     targets: Annotated[
-        list[str], typer.Argument(metavar="TARGET...", help="svc/X, a plain name, deployment/X or statefulset/X")
+        list[str],
+        typer.Argument(metavar="TARGET...", help="svc/X, a plain name, deployment/X, statefulset/X; pod/X (ephemeral)"),
     ],
     expose: Annotated[
         list[str],
@@ -140,8 +142,9 @@ def _exchange(
 ) -> int:
     from kt_cli.connect import session_options
     from kt_net.errors import UsageFault
-    from kt_net.session import exchange_target
-    from kt_net.session.exchange import ExchangeSession, ExchangeWish, sessions_of
+    from kt_net.session import exchange_wish
+    from kt_net.session.exchange import ExchangeSession, session_for, sessions_of
+    from kt_net.session.exchange_guests import GuestsSession
     from kt_net.session.program import ProgramSession, write_files
 
     wanted = program is not None or env_file is not None or env_json is not None
@@ -153,9 +156,10 @@ def _exchange(
     with StopSwitch().installed() as switch:
         options = session_options(given, asked)
 
-        def make(target: str, ports: tuple[str, ...]) -> ExchangeSession:
-            wish = ExchangeWish(target, ports, mode=exchange_target.Mode(mode), environment=wanted, **wishes)
-            return ExchangeSession(options, printer.step, wish)
+        def make(target: str, ports: tuple[str, ...]) -> ExchangeSession | GuestsSession:
+            mode_of = exchange_wish.Mode(mode)
+            wish = exchange_wish.ExchangeWish(target, ports, mode=mode_of, environment=wanted, **wishes)
+            return session_for(options, printer.step, wish)
 
         exchanges = sessions_of(targets, exposes, make)
         first = exchanges.sessions[0]

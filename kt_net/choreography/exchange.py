@@ -116,16 +116,20 @@ def refuse_shape(service: Object) -> None:
         )
 
 
-def plan(service: Object, texts: Sequence[str], *, numbers: Mapping[str, int] | None = None) -> Plan:
+def plan(
+    service: Object, texts: Sequence[str], *, numbers: Mapping[str, int] | None = None, guest: bool = False
+) -> Plan:
     """Ports, by what was written.
 
     Args:
         numbers: of the original pods' named ports.
+        guest: the agent is in those pods, and takes the callers of these very ports.
 
     Raises:
         UsageFault: see `refuse_shape`; no such port, one twice, too many.
     """
-    refuse_shape(service)
+    if not guest:
+        refuse_shape(service)
     offered = ports_of(service)
     chosen: dict[ServicePort, Wanted] = {}
     for wanted in map(parse_wanted, texts):
@@ -135,7 +139,10 @@ def plan(service: Object, texts: Sequence[str], *, numbers: Mapping[str, int] | 
         chosen[port] = wanted
     if not 0 < len(chosen) <= MAX_EXPOSED:
         raise UsageFault(f"--expose: {len(chosen)} ports", why=f"1 to {MAX_EXPOSED} are possible")
-    listen = _listen(list(chosen), numbers or {}, headless=is_headless(service))
+    if guest:
+        listen = {port: [(port.number, _number(service, port, numbers or {}))] for port in chosen}
+    else:
+        listen = _listen(list(chosen), numbers or {}, headless=is_headless(service))
     ports: dict[Expose, int] = {}
     for port, wanted in chosen.items():
         for number, at in listen[port]:
@@ -145,6 +152,8 @@ def plan(service: Object, texts: Sequence[str], *, numbers: Mapping[str, int] | 
         for port in chosen
         if isinstance(port.target, str)
     }
+    if guest:
+        return Plan(ports)
     agent_port = AGENT_PORT
     while agent_port in ports.values():
         agent_port += 1
@@ -205,6 +214,14 @@ def _choose(service: Object, offered: Sequence[ServicePort], wanted: Wanted) -> 
         why=f"it has {', '.join(map(str, offered)) or 'none'}",
         next_step=f"name one of those: --expose {wanted.local}:PORT",
     )
+
+
+def _number(service: Object, port: ServicePort, numbers: Mapping[str, int]) -> int:
+    if isinstance(port.target, int):
+        return port.target
+    if port.target not in numbers:
+        raise UsageFault(f"{name_of(service)}: no pod of it has a port {port.target}", next_step="name another port")
+    return numbers[port.target]
 
 
 def _listen(

@@ -73,6 +73,12 @@ SCALE_NEEDS: tuple[Need, ...] = (
         )
     ),
 )
+#: What `exchange --mode ephemeral` needs: a container is added to the pods; no object is changed that would have to be brought back.
+EPHEMERAL_NEEDS: tuple[Need, ...] = (
+    Need("list", "", "services"),
+    Need("patch", "", "pods", "ephemeralcontainers"),
+    Need("delete", "coordination.k8s.io", "leases"),
+)
 #: For an account of its own for the agent, which gives back what the client has taken when that is gone: a Role may give only what
 #: whoever makes it has (Kubernetes doc, "Using RBAC Authorization", privilege escalation).
 ACCOUNT_NEEDS: tuple[Need, ...] = (

@@ -16,7 +16,7 @@ from kt_net.errors import AdmissionRefused, ImageUnavailable, KtError, ShadowFai
 from kt_net.kube.api import HttpKubeApi, Object, WatchEnd
 from kt_net.kube.run import run_sequence, undo_sequence
 
-_IMAGE_REASONS = frozenset(
+IMAGE_REASONS = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError"}
 )
 
@@ -67,8 +67,8 @@ def wait_running(api: HttpKubeApi, namespace: str, job: str, *, deadline_s: floa
     """
     seen: queue.Queue[tuple[str, Object] | KtError] = queue.Queue()
     watches = [
-        _Watch(api, "Pod", namespace, f"job-name={job}", deadline_s, seen),
-        _Watch(api, "Event", namespace, "", deadline_s, seen),
+        QueuedWatch(api, "Pod", namespace, f"job-name={job}", deadline_s, seen),
+        QueuedWatch(api, "Event", namespace, "", deadline_s, seen),
     ]
     last = "no pod was created"
     end = clock() + deadline_s
@@ -96,7 +96,7 @@ def wait_running(api: HttpKubeApi, namespace: str, job: str, *, deadline_s: floa
     raise ShadowFailed(f"the shadow pod did not run within {deadline_s:g} s", why=last)
 
 
-class _Watch:
+class QueuedWatch:
     """A watch on a thread of its own, into a queue."""
 
     def __init__(
@@ -107,6 +107,7 @@ class _Watch:
         selector: str,
         seconds: float,
         seen: queue.Queue[tuple[str, Object] | KtError],
+        fields: str = "",
     ) -> None:
         self.failed = False
         self._watch_end = WatchEnd()
@@ -114,7 +115,12 @@ class _Watch:
         def run() -> None:
             try:
                 for _, seen_object in api.watch(
-                    kind, namespace, selector=selector, seconds=seconds, opened=self._watch_end.opened
+                    kind,
+                    namespace,
+                    selector=selector,
+                    fields=fields,
+                    seconds=seconds,
+                    opened=self._watch_end.opened,
                 ):
                     seen.put((kind, seen_object))
             except KtError as error:
@@ -128,6 +134,7 @@ class _Watch:
         threading.Thread(target=run, name=f"watch-{kind}", daemon=True).start()
 
     def close(self) -> None:
+        """End it."""
         self._watch_end.end()
 
 
@@ -148,7 +155,7 @@ def _judge_pod(pod: Object) -> tuple[bool, str]:
         state = container.get("state") or {}
         waiting = state.get("waiting") or {}
         reason, message = str(waiting.get("reason", "")), str(waiting.get("message", ""))
-        if reason in _IMAGE_REASONS:
+        if reason in IMAGE_REASONS:
             raise ImageUnavailable(f"the image {container.get('image')} cannot be pulled", why=f"{reason}: {message}")
         if reason == "CrashLoopBackOff":
             raise ShadowFailed("the agent does not start", why=message)

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from kt_net.choreography.names import ROLE_CONNECT, SHADOW_PREFIX, shadow_name
 from kt_net.choreography.shadow import DEFAULT_IMAGE, IDLE_EXIT, ShadowOptions
@@ -23,7 +23,7 @@ from kt_net.errors import (
     ShadowFailed,
     TunnelLost,
 )
-from kt_net.kube.api import HttpKubeApi
+from kt_net.kube.api import HttpKubeApi, Object
 from kt_net.kube.carrier import WebsocketCarrier
 from kt_net.kube.config import Cluster
 from kt_net.kube.dial import Dialler
@@ -41,6 +41,16 @@ HELLO_SECONDS = 15.0
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[str], None]
+
+
+class BringUp(Protocol):
+    """See `kt_net.kube.shadow.start_shadow`."""
+
+    def __call__(
+        self, api: HttpKubeApi, options: ShadowOptions, *, deadline_s: float, clock: Callable[[], float]
+    ) -> Shadow:
+        """An agent that runs."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +83,8 @@ class Engine:
         role: what its shadow pods are for, in KT Connect's words.
         prefix: what their names begin with.
         equip: adds to its shadow pods what this session needs.
+        bring_up: has an agent there, in a shadow pod unless told otherwise.
+        gone: why an agent in a pod that runs leads nowhere any more; "" when it may.
     """
 
     def __init__(
@@ -84,6 +96,8 @@ class Engine:
         role: str = ROLE_CONNECT,
         prefix: str = SHADOW_PREFIX,
         equip: Callable[[ShadowOptions], ShadowOptions] = lambda options: options,
+        bring_up: BringUp = start_shadow,
+        gone: Callable[[Object, Shadow], str] = lambda pod, shadow: "",
     ) -> None:
         self.cluster = cluster
         self.api = api
@@ -109,6 +123,8 @@ class Engine:
         self._role = role
         self._prefix = prefix
         self._equip = equip
+        self._bring_up = bring_up
+        self._gone_inside = gone
         #: The session's mark on every object of its own, KT Connect's `kt-target`.
         self.target = os.urandom(10).hex()
         self.shadow: Shadow | None = None
@@ -147,7 +163,7 @@ class Engine:
             now_unix=int(now),
             idle_exit=self._options.idle_exit,
         )
-        self.shadow = start_shadow(
+        self.shadow = self._bring_up(
             self.api, self._equip(options), deadline_s=self._options.pod_seconds, clock=monotonic
         )
         return self.shadow
@@ -215,7 +231,9 @@ class Engine:
         phase = found.get("status", {}).get("phase")
         if found.get("metadata", {}).get("deletionTimestamp"):
             return f"the shadow pod {pod} is being deleted"
-        return "" if phase in ("Running", "Pending") else f"the shadow pod {pod} has ended ({phase})"
+        if phase not in ("Running", "Pending"):
+            return f"the shadow pod {pod} has ended ({phase})"
+        return self._gone_inside(found, self.up())
 
     def _replace_shadow(self, why: str) -> None:
         """Another shadow pod, with objects of its own; the old one's go next. Programs' flows through the old one end at once."""

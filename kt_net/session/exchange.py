@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from kt_net.choreography.edits import refuse_anothers
@@ -44,8 +44,10 @@ from kt_net.kube.policies import closed_to_callers
 from kt_net.kube.run import run_step
 from kt_net.kube.shadow import Shadow
 from kt_net.session.engine import Engine, Progress, SessionOptions
+from kt_net.session.exchange_guests import GuestsSession
 from kt_net.session.exchange_held import Held
-from kt_net.session.exchange_target import Found, Mode, find
+from kt_net.session.exchange_target import Found, find
+from kt_net.session.exchange_wish import ExchangeWish, Mode
 from kt_net.session.forward_target import SLICE_SERVICE
 from kt_net.session.inbound import Inbound, check_listens, find_target
 from kt_net.session.nets import Nets
@@ -62,32 +64,6 @@ LOOK_SECONDS: Final = 0.1
 RULES_SECONDS: Final = 0.5
 #: Nobody came for so long: callers may have connections of before.
 QUIET_SECONDS: Final = 30.0
-DRAIN_SECONDS: Final = 10.0
-RECOVER_SECONDS: Final = 120.0
-
-
-@dataclass(frozen=True, slots=True)
-class ExchangeWish:
-    """What is asked for.
-
-    Attributes:
-        target: as written.
-        exposes: as `--expose` has them.
-        drain: seconds for callers to finish, at the end.
-        mode: how callers come here.
-        recover_wait: seconds for a workload's pods to be ready again, at the end, while callers still come here.
-        proxy_protocol: TCP to local programs begins with the caller's address.
-        environment: of an original container is wanted; `container` is its name, "" for the one with the exposed port.
-    """
-
-    target: str
-    exposes: tuple[str, ...]
-    drain: float = DRAIN_SECONDS
-    mode: Mode = Mode.SELECTOR
-    recover_wait: float = RECOVER_SECONDS
-    proxy_protocol: bool = False
-    environment: bool = False
-    container: str = ""
 
 
 class ExchangeSession:
@@ -423,14 +399,26 @@ class ExchangeSession:
         return True
 
 
+def session_for(options: SessionOptions, progress: Progress, wish: ExchangeWish) -> ExchangeSession | GuestsSession:
+    """By its mode.
+
+    Raises:
+        UsageFault: the target makes no sense.
+    """
+    target = parse_target(wish.target)
+    if wish.mode is Mode.EPHEMERAL and target.kind is not Kind.HOST:
+        return GuestsSession(options, progress, wish, target)
+    return ExchangeSession(options, progress, wish)
+
+
 class Exchanges:
     """Several, which begin and end together."""
 
-    def __init__(self, sessions: list[ExchangeSession]) -> None:
+    def __init__(self, sessions: list[ExchangeSession | GuestsSession]) -> None:
         self._sessions = sessions
 
     @property
-    def sessions(self) -> list[ExchangeSession]:
+    def sessions(self) -> list[ExchangeSession | GuestsSession]:
         """All of them."""
         return self._sessions
 
@@ -452,7 +440,7 @@ class Exchanges:
         ended: list[KtError] = []
         over = threading.Event()
 
-        def wait(session: ExchangeSession) -> None:
+        def wait(session: ExchangeSession | GuestsSession) -> None:
             try:
                 session.wait(stop)
             except KtError as error:
@@ -481,7 +469,7 @@ class Exchanges:
 
 
 def sessions_of(
-    targets: list[str], exposes: list[str], make: Callable[[str, tuple[str, ...]], ExchangeSession]
+    targets: list[str], exposes: list[str], make: Callable[[str, tuple[str, ...]], ExchangeSession | GuestsSession]
 ) -> Exchanges:
     """One session for each target, with its own `--expose`s: TARGET=PORTS where there are several.
 

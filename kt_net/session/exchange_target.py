@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Any
 
 from kt_net.choreography.exchange import Plan, matching, plan, refuse_shape
@@ -17,13 +16,7 @@ from kt_net.errors import RequestRefused, UsageFault
 from kt_net.forward.places import container_ports
 from kt_net.forward.targets import Kind, Target
 from kt_net.kube.api import HttpKubeApi
-
-
-class Mode(StrEnum):
-    """How callers come here: the Service selects the shadow pod, or the workload's pods are gone and it stands in for them."""
-
-    SELECTOR = "selector"
-    SCALE = "scale"
+from kt_net.session.exchange_wish import Mode
 
 
 @dataclass(frozen=True, slots=True)

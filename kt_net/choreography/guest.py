@@ -1,0 +1,149 @@
+"""An agent as a guest in somebody's running pod: an ephemeral container, which nothing restarts and nobody can take out again. Quiet.
+
+It shares the pod's network and redirects callers there; a volume it cannot have, so its program comes on its command line. Source:
+Kubernetes doc, "Ephemeral Containers".
+
+Not here: the redirection (shadow_image.redirect), waiting for it (kt_net.kube.guest).
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from kt_net.choreography.edits import Request
+from kt_net.choreography.lease import LEASE_SECONDS
+from kt_net.choreography.names import (
+    CONTROL_BY,
+    CONTROL_BY_KT,
+    MANAGED_BY,
+    MANAGER,
+    ROLE,
+    ROLE_EXCHANGE,
+    SCHEMA,
+    SCHEMA_VERSION,
+    TARGET,
+    USER,
+    annotation_safe,
+)
+from kt_net.choreography.records import Object
+from kt_net.choreography.shadow import ShadowOptions
+from kt_net.choreography.steps import Step
+from kt_net.errors import UsageFault
+
+PREFIX: Final = "kt-exchange-"
+LEASE: Final = "lease"
+#: A guest whose client is gone ends after so long, whatever the client has asked for: it is in somebody else's pod.
+IDLE_SECONDS: Final = 20.0
+#: One word of a command line (Linux, MAX_ARG_STRLEN).
+_MAX_WORD: Final = 128 * 1024 - 1
+#: A zip file that is nowhere but in memory: the pod's root may be read-only, and another user's.
+_BOOT: Final = (
+    "import base64,os,runpy,sys;f=os.memfd_create('agent');"
+    "open(f,'wb',closefd=False).write(base64.b64decode(sys.argv.pop(1)));"
+    "runpy.run_path(f'/proc/self/fd/{f}',run_name='__main__')"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AddGuest:
+    """An ephemeral container; once it is there, it is there."""
+
+    container: Mapping[str, Any]
+
+    def request(self, live: Object) -> Request | None:
+        """See `Edit`."""
+        there = list((live.get("spec") or {}).get("ephemeralContainers") or ())
+        if any(one.get("name") == self.container["name"] for one in there):
+            return None
+        metadata = {"resourceVersion": live["metadata"]["resourceVersion"]}
+        return Request(
+            {"metadata": metadata, "spec": {"ephemeralContainers": [*there, dict(self.container)]}},
+            "ephemeralcontainers",
+        )
+
+
+def guest_container(options: ShadowOptions, untouched: tuple[str, ...]) -> dict[str, Any]:
+    """What is added to the pod.
+
+    Args:
+        untouched: addresses of the node, whose probes the pod's own program is to answer.
+
+    Raises:
+        UsageFault: the agent is too big for a command line.
+    """
+    word = base64.b64encode(options.agent).decode()
+    if len(word) > _MAX_WORD:
+        raise UsageFault("the agent is too big for a command line", why=f"{len(word)} octets")
+    arguments = ["--port", str(options.agent_port), "--idle-exit", f"{IDLE_SECONDS:g}", "--redirect"]
+    for address in untouched:
+        arguments += ["--untouched", address]
+    return {
+        "name": options.name,
+        "image": options.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["python3", "-I", "-c", _BOOT, word, *arguments],
+        "securityContext": {
+            "runAsUser": 0,
+            "runAsNonRoot": False,
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+    }
+
+
+def guest_steps(options: ShadowOptions, pod: Object, container: Mapping[str, Any]) -> list[Step]:
+    """The session's Lease, which is the pod's and goes with it at the latest; and the container, which has no inverse but its own end."""
+    metadata = {
+        "name": options.name,
+        "namespace": options.namespace,
+        "labels": {CONTROL_BY: CONTROL_BY_KT, ROLE: ROLE_EXCHANGE, TARGET: options.target, MANAGED_BY: MANAGER},
+        "annotations": {USER: annotation_safe(options.user), SCHEMA: SCHEMA_VERSION},
+        "ownerReferences": [
+            {"apiVersion": "v1", "kind": "Pod", "name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}
+        ],
+    }
+    lease = {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": metadata,
+        "spec": {
+            "holderIdentity": f"{annotation_safe(options.user)}/{options.target}",
+            "leaseDurationSeconds": LEASE_SECONDS,
+            "acquireTime": options.now_rfc3339,
+            "renewTime": options.now_rfc3339,
+        },
+    }
+    name = str(pod["metadata"]["name"])
+    delete = Step(f"delete {LEASE}", "delete", "Lease", options.namespace, options.name)
+    return [
+        Step(LEASE, "create", "Lease", options.namespace, options.name, lease, delete),
+        Step("guest", "edit", "Pod", options.namespace, name, edit=AddGuest(container)),
+    ]
+
+
+def guests(pod: Object) -> list[str]:
+    """Names of the guests that run in a pod: somebody exchanges it."""
+    found = (pod.get("status") or {}).get("ephemeralContainerStatuses") or ()
+    return [
+        str(one.get("name"))
+        for one in found
+        if str(one.get("name")).startswith(PREFIX) and "running" in (one.get("state") or {})
+    ]
+
+
+def probers(pod: Object) -> tuple[str, ...]:
+    """The node's addresses, where the kubelet probes the pod's containers over the network; () where it does not."""
+    containers = (pod.get("spec") or {}).get("containers") or ()
+    probes = [
+        one.get(probe) or {} for one in containers for probe in ("livenessProbe", "readinessProbe", "startupProbe")
+    ]
+    if not any(kind in probe for probe in probes for kind in ("httpGet", "tcpSocket", "grpc")):
+        return ()
+    status = pod.get("status") or {}
+    found = [str(one.get("ip")) for one in status.get("hostIPs") or () if one.get("ip")]
+    return tuple(found or filter(None, [str(status.get("hostIP") or "")]))
