@@ -63,7 +63,8 @@ class FakeApi:
                 raise Conflict(f"cannot patch {kind} {name}", why="409")
         before = copy.deepcopy(found)
         if subresource:
-            _merge(found["spec"], {"replicas": body["spec"]["replicas"]})
+            field = {"scale": "replicas", "ephemeralcontainers": "ephemeralContainers"}[subresource]
+            _merge(found["spec"], {field: body["spec"][field]})
         else:
             _merge(found, body)
         _own(before, found, self.manager, subresource)
