@@ -9,7 +9,7 @@ Not here: what a record says (records.py), the requests themselves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Any, Final, Protocol
@@ -177,6 +177,29 @@ class GiveBack:
         managed = without_ours(live, FIELDS[kind], record.owners if now == record.was else ())
         removed: dict[str, Any] = {RECORD: None, **({} if by_scale else {KT_SELECTOR: None})}
         return request_of(live, removed, managed=managed)
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetCopy:
+    """A ReplicaSet has no copy of its Deployment's record: its controller copies annotations, and a rollback would bring them back."""
+
+    def request(self, live: Object) -> Request | None:
+        """See `Edit`."""
+        annotations = (live.get("metadata") or {}).get("annotations") or {}
+        return request_of(live, {RECORD: None}) if RECORD in annotations else None
+
+
+def copies(replica_sets: Iterable[Object], deployment: str) -> list[str]:
+    """Names of the Deployment's ReplicaSets that have a copy of its record."""
+    return [
+        str(one["metadata"]["name"])
+        for one in replica_sets
+        if RECORD in (one["metadata"].get("annotations") or {})
+        and any(
+            (owner.get("kind"), owner.get("name")) == ("Deployment", deployment)
+            for owner in one["metadata"].get("ownerReferences") or ()
+        )
+    ]
 
 
 def standing(live: Object | None, session: str, uid: str) -> Standing:

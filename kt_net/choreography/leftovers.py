@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from kt_net.choreography.edits import Edit, GiveBack, field_of, held
+from kt_net.choreography.edits import Edit, ForgetCopy, GiveBack, copies, field_of, held
 from kt_net.choreography.kt_connect import DropLock, GiveBackKt, ScaleBack, parse_config
 from kt_net.choreography.lease import LEASE_SECONDS
 from kt_net.choreography.names import (
@@ -39,7 +39,7 @@ LOCK_SECONDS: Final = 180.0
 #: So young a Job may have no Lease yet.
 YOUNG_SECONDS: Final = 60.0
 #: Kinds that are looked at: those that are changed, and those that are made, by us or by a KT Connect.
-CHANGED: Final = tuple(FIELDS)
+CHANGED: Final = (*FIELDS, "ReplicaSet")
 MADE: Final = ("Pod", "Job", "Lease", "ConfigMap", "Deployment", "Service")
 
 
@@ -97,7 +97,7 @@ def judge(objects: Mapping[str, Iterable[Object]], *, now: float, threshold: flo
     found = {kind: [{**one, "kind": kind} for one in many] for kind, many in objects.items()}
     sessions = _Sessions(found.get("Lease", ()), now)
     result = Judgement()
-    for kind in CHANGED:
+    for kind in FIELDS:
         for live in found.get(kind, ()):
             try:
                 record = record_of(live)
@@ -106,6 +106,8 @@ def judge(objects: Mapping[str, Iterable[Object]], *, now: float, threshold: flo
                 continue
             if record is not None:
                 _judge_record(live, record, sessions, result)
+            elif kind == "Deployment":
+                _judge_copies(live, found.get("ReplicaSet", ()), result)
     for job in found.get("Job", ()):
         _judge_job(job, sessions, now, result)
     _judge_kt_connects(found, now, threshold, result)
@@ -156,6 +158,17 @@ def _judge_record(live: Object, record: Record, sessions: _Sessions, result: Jud
             sessions.renewed(record.session),
         )
     )
+
+
+def _judge_copies(deployment: Object, replica_sets: Iterable[Object], result: Judgement) -> None:
+    """A Deployment is given back, and its ReplicaSets still have what its controller has copied."""
+    by_name = {_name(one): one for one in replica_sets if _namespace(one) == _namespace(deployment)}
+    for name in copies(by_name.values(), _name(deployment)):
+        why = f"copied from {name_of(deployment)} while that was exchanged"
+        step = _edit(by_name[name], ForgetCopy())
+        result.leftovers.append(
+            Leftover(name_of(by_name[name]), _namespace(deployment), why, "annotation removed", step)
+        )
 
 
 def _judge_job(job: Object, sessions: _Sessions, now: float, result: Judgement) -> None:

@@ -64,6 +64,8 @@ SCALE_NEEDS: tuple[Need, ...] = (
     Need("list", "", "services"),
     Need("list", "discovery.k8s.io", "endpointslices"),
     Need("patch", "", "pods"),
+    Need("list", "apps", "replicasets"),
+    Need("patch", "apps", "replicasets"),
     *(
         need
         for resource in ("deployments", "statefulsets")

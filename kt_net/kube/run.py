@@ -6,13 +6,22 @@ Not here: which steps there are.
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
+from typing import Final
 
-from kt_net.choreography.edits import Edit, GiveBack, Request, converge
+from kt_net.choreography.edits import Edit, ForgetCopy, GiveBack, Request, converge, copies
 from kt_net.choreography.steps import Sequence, Step
 from kt_net.errors import KtError, ObjectMissing
 from kt_net.kube.api import KubeApi, Object
 
 logger = logging.getLogger(__name__)
+
+#: At a Deployment's ReplicaSets, until nothing of ours is there.
+_QUIET_LOOKS: Final = 2
+_LOOK_SECONDS: Final = 0.2
+#: Waits so many seconds.
+pause: Callable[[float], None] = time.sleep
 
 
 def run_step(api: KubeApi, step: Step) -> Object:
@@ -48,11 +57,30 @@ def run_edit(api: KubeApi, kind: str, namespace: str, name: str, edit: Edit) -> 
 
     try:
         # A list's items have no kind; edits judge by it.
-        return dict(converge(edit, lambda: {**api.get(kind, namespace, name), "kind": kind}, write))
+        found = dict(converge(edit, lambda: {**api.get(kind, namespace, name), "kind": kind}, write))
     except ObjectMissing:
         if isinstance(edit, GiveBack):
             return {}
         raise
+    if kind == "Deployment" and isinstance(edit, GiveBack):
+        forget_copies(api, namespace, name)
+    return found
+
+
+def forget_copies(api: KubeApi, namespace: str, deployment: str) -> None:
+    """Take the copies of its record off a Deployment's ReplicaSets; whoever may not leaves them to `ktctl clean`."""
+    quiet = 0
+    try:
+        while quiet < _QUIET_LOOKS:
+            names = copies(api.list("ReplicaSet", namespace), deployment)
+            for name in names:
+                run_edit(api, "ReplicaSet", namespace, name, ForgetCopy())
+            # Its controller may be at work with what it read before: it has copied by the next look, or never will.
+            quiet = 0 if names else quiet + 1
+            if quiet < _QUIET_LOOKS:
+                pause(_LOOK_SECONDS)
+    except KtError as error:
+        logger.warning("copies of the record of %s: %s", deployment, error)
 
 
 def run_sequence(api: KubeApi, sequence: Sequence) -> None:

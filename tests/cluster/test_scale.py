@@ -28,6 +28,7 @@ def web(lab: LabBackend) -> Iterator[None]:
     """The workload, with all of its pods afterwards."""
     with restored(lab, "web", "deployment"), restored(lab, "web"):
         yield
+        assert "kt-record" not in lab.kubectl("get", "replicasets", "-o", "json")
     lab.kubectl("rollout", "status", "deploy/web", "--timeout=60s")
 
 

@@ -44,6 +44,7 @@ class FakeApi:
             raise RequestRefused(f"cannot create {kind} {key[2]}", why="409")
         made: Object = copy.deepcopy(dict(body))
         made["kind"] = kind
+        made["metadata"].setdefault("creationTimestamp", "2026-01-01T00:00:00Z")
         made["metadata"] |= {"uid": f"uid-{next(self._numbers)}", "resourceVersion": str(next(self._numbers))}
         _own({}, made, self.manager, "")
         self._objects[key] = made
@@ -74,6 +75,9 @@ class FakeApi:
     def delete(self, kind: str, namespace: str, name: str, *, uid: str = "") -> None:
         """See `KubeApi`."""
         self.before("delete", kind, name)
+        self._remove(kind, namespace, name, uid)
+
+    def _remove(self, kind: str, namespace: str, name: str, uid: str) -> None:
         gone = self._objects.get((kind, namespace, name))
         if gone is None or uid not in ("", gone["metadata"]["uid"]):
             return
@@ -81,7 +85,7 @@ class FakeApi:
         uid = gone["metadata"]["uid"]
         for key, other in list(self._objects.items()):
             if any(owner["uid"] == uid for owner in other["metadata"].get("ownerReferences", ())):
-                self.delete(*key)
+                self._remove(*key, "")
 
     def list(self, kind: str, namespace: str | None, *, selector: str = "") -> Iterator[Object]:
         """See `KubeApi`."""

@@ -35,6 +35,12 @@ TAKES: dict[str, Callable[[str], Edit]] = {
 KINDS = sorted(TAKES)
 
 
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two looks at ReplicaSets."""
+    monkeypatch.setattr("kt_net.kube.run.pause", lambda seconds: None)
+
+
 class Killed(BaseException):
     """The program ends here."""
 
@@ -277,3 +283,30 @@ def test_others_who_write_it_all_the_time_are_an_error_and_not_a_hang() -> None:
     api.before = busy
     with pytest.raises(Conflict, match="never as it was read"):
         run(api, "Service", TAKES["Service"](SESSION))
+
+
+def test_copies_on_replica_sets_are_taken_off() -> None:
+    """The Deployment controller copies its annotations, once more even after it is given back."""
+    api = cluster("Deployment")
+    run(api, "Deployment", TAKES["Deployment"](SESSION))
+    record = api.get("Deployment", NAMESPACE, "web")["metadata"]["annotations"]
+    owner = [{"kind": "Deployment", "name": "web", "uid": "u"}]
+    for name, owners in (("web-1", owner), ("web-2", owner), ("other-1", [])):
+        annotations = {**record, "own": "1"}
+        api.create(
+            "ReplicaSet", NAMESPACE, {"metadata": {"name": name, "annotations": annotations, "ownerReferences": owners}}
+        )
+    late = itertools.count()
+
+    def copy_late(verb: str, kind: str, name: str) -> None:
+        if verb == "patch" and kind == "ReplicaSet" and next(late) == 1:
+            alive(api)
+            api.patch("ReplicaSet", NAMESPACE, "web-1", {"metadata": {"annotations": record}})
+
+    api.before = copy_late
+    run(api, "Deployment", GiveBack(SESSION))
+    found = {
+        name: api.get("ReplicaSet", NAMESPACE, name)["metadata"]["annotations"]
+        for name in ("web-1", "web-2", "other-1")
+    }
+    assert found == {"web-1": {"own": "1"}, "web-2": {"own": "1"}, "other-1": {**record, "own": "1"}}

@@ -178,3 +178,15 @@ def test_every_leftover_of_ours_is_an_edit_that_gives_back() -> None:
     run_edit(api, "Service", NAMESPACE, "web", one.step.edit)
     assert api.get("Service", NAMESPACE, "web")["spec"]["selector"] == {"app": "web"}
     assert json.dumps(api.get("Service", NAMESPACE, "web")["metadata"]).count("kt-") == 0
+
+
+def test_a_copy_on_a_replica_set() -> None:
+    """Of a Deployment that is given back; not of one that is exchanged still."""
+    owner = [{"kind": "Deployment", "name": "web"}]
+    copy = thing("web-1", annotations=scaled()["metadata"]["annotations"], ownerReferences=owner)
+    given_back = thing("web", spec={"replicas": 3})
+    assert words(judge({"Deployment": [given_back], "ReplicaSet": [copy]}, now=NOW)) == [
+        "replicaset/web-1: annotation removed"
+    ]
+    live = {"Deployment": [scaled()], "ReplicaSet": [copy], "Lease": [lease(5)]}
+    assert words(judge(live, now=NOW)) == []
