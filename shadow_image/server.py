@@ -124,6 +124,8 @@ class Agent:
         for identity, known in list(self._by_identity.items()):
             if known is session:
                 del self._by_identity[identity]
+        if self.redirections is not None and session.greeted and not self._by_identity:
+            self.stop()  # a guest does not stay without its host; a client that is only away is one still
 
     def _arm(self) -> None:
         if self._idle is not None:

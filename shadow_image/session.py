@@ -279,6 +279,11 @@ class Session(asyncio.Protocol):
         self._home.ended(self)
 
     @property
+    def greeted(self) -> bool:
+        """Whether a client has introduced itself."""
+        return self._greeted
+
+    @property
     def present(self) -> bool:
         """Whether a client has introduced itself and has a carrier."""
         return self._greeted and self._transport is not None

@@ -110,6 +110,8 @@ def judge(objects: Mapping[str, Iterable[Object]], *, now: float, threshold: flo
                 _judge_copies(live, found.get("ReplicaSet", ()), result)
     for job in found.get("Job", ()):
         _judge_job(job, sessions, now, result)
+    for lease in found.get("Lease", ()):
+        _judge_lease(lease, sessions, result)
     _judge_kt_connects(found, now, threshold, result)
     return result
 
@@ -194,6 +196,31 @@ def _judge_job(job: Object, sessions: _Sessions, now: float, result: Judgement) 
             f"{who}; {why}",
             "deleted, with all that belongs to it",
             _delete(job),
+            session,
+            sessions.renewed(session),
+        )
+    )
+
+
+def _judge_lease(lease: Object, sessions: _Sessions, result: Judgement) -> None:
+    """Of a guest in somebody's pod: it has no Job, and goes with the pod at the latest."""
+    owners = (lease.get("metadata") or {}).get("ownerReferences") or ()
+    session = _label(lease, TARGET)
+    if not any(owner.get("kind") == "Pod" for owner in owners):
+        return
+    pod = next(owner.get("name") for owner in owners)
+    why = sessions.silence(session)
+    who = f"of {_user(lease)}, a guest in pod {pod}"
+    if not why:
+        result.live.append(f"{name_of(lease)}: {who}")
+        return
+    result.leftovers.append(
+        Leftover(
+            name_of(lease),
+            _namespace(lease),
+            f"{who}; {why}",
+            "deleted",
+            _delete(lease),
             session,
             sessions.renewed(session),
         )

@@ -296,6 +296,8 @@ class _Guest:
         self, api: HttpKubeApi, options: ShadowOptions, *, deadline_s: float, clock: Callable[[], float]
     ) -> Shadow:
         if self._brought:
+            if not _runs(api.get("Pod", options.namespace, self._pod)):
+                raise ShadowFailed(f"pod {self._pod} is going")
             error = GivenBack(
                 f"callers of pod {self._pod} reach its own program again",
                 why="the agent in it has ended: its client, or the pod's container, was away for too long",

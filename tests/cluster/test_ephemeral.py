@@ -30,7 +30,8 @@ def pods_as_they_were(lab: LabBackend, app: str) -> Iterator[list[str]]:
 
     def pods() -> list[tuple[str, int]]:
         found = json.loads(lab.kubectl("get", "pods", "-l", f"app={app}", "-o", "json"))["items"]
-        return sorted((pod["metadata"]["name"], _restarts(pod)) for pod in found)
+        staying = [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+        return sorted((pod["metadata"]["name"], _restarts(pod)) for pod in staying)
 
     before = pods()
     with restored(lab, app):
@@ -104,7 +105,7 @@ def test_one_pod_and_a_stateful_sets(lab: LabBackend, fresh: None) -> None:
                 Redis.kept[b"none"] = b"here"
                 assert "here" in lab.kubectl("exec", "deploy/bytes", "--", "python3", "-c", code)
     lab.kubectl("delete", "pod", "redis-0")
-    lab.kubectl("rollout", "status", "sts/redis", "--timeout=90s")
+    lab.kubectl("wait", "--for=condition=Ready", "pod/redis-0", "--timeout=90s")
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
@@ -124,17 +125,10 @@ def test_without_its_client_the_program_answers(lab: LabBackend, fresh: None, ho
                 answer = json.loads(running.process.stdout.readline())
                 assert (answer["error"]["class"], answer["exit"]) == ("GivenBack", 42)
         if how is signal.SIGKILL:
-            _delete_stale_leases(lab)
-
-
-def _delete_stale_leases(lab: LabBackend) -> None:
-    """What `clean` is for."""
-    code, found = ktctl(HereBackend(lab), "clean", "--kubeconfig", str(lab.kubeconfig))
-    assert code == 0, found
-    if not found["cleaned"]:
-        time.sleep(32)
-        code, found = ktctl(HereBackend(lab), "clean", "--kubeconfig", str(lab.kubeconfig))
-    assert {one["object"].partition("/")[0] for one in found["cleaned"]} == {"lease"}
+            time.sleep(32)  # a Lease holds so long
+            code, found = ktctl(HereBackend(lab), "clean", "--kubeconfig", str(lab.kubeconfig))
+            assert code == 0, found
+            assert [one["object"].partition("/")[0] for one in found["cleaned"]] == ["lease", "lease"]
 
 
 def test_an_agent_that_is_killed(lab: LabBackend, fresh: None) -> None:

@@ -190,3 +190,13 @@ def test_a_copy_on_a_replica_set() -> None:
     ]
     live = {"Deployment": [scaled()], "ReplicaSet": [copy], "Lease": [lease(5)]}
     assert words(judge(live, now=NOW)) == []
+
+
+def test_the_lease_of_a_guest() -> None:
+    """It has no Job; somebody's pod is its owner."""
+    owner = [{"kind": "Pod", "name": "web-1"}]
+    found = {**lease(40), "metadata": {**lease(40)["metadata"], "ownerReferences": owner}}
+    assert words(judge({"Lease": [found]}, now=NOW)) == ["lease/lease: deleted"]
+    alive = {**lease(5), "metadata": found["metadata"]}
+    judgement = judge({"Lease": [alive]}, now=NOW)
+    assert (words(judgement), judgement.live) == ([], ["lease/lease: of somebody, a guest in pod web-1"])
