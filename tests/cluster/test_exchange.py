@@ -346,7 +346,7 @@ def test_given_back_by_somebody_it_is_not_taken_again(lab: LabBackend, service: 
     wait_nothing_of_ours(lab)
 
 
-@pytest.mark.parametrize("delay", [0.3, 0.7, 1.0, 1.4, 1.8, 2.2, 2.6, 3.2])
+@pytest.mark.parametrize("delay", [0.3, 1.0, 1.5, 2.0, 2.6])
 def test_interrupted_while_starting(lab: LabBackend, delay: float) -> None:
     with restored(lab, "web"), exchange(lab, "web", "--expose", "8080:80", "--idle-exit", str(IDLE)) as running:
         time.sleep(delay)

@@ -226,5 +226,6 @@ def test_the_workloads_role_is_enough_for_mode_scale(lab: LabBackend, developer:
         lab.kubectl("rollout", "status", what, "--timeout=60s")
     rules = yaml.safe_load(file.read_text())["rules"]
     wanted = {(verb, resource) for rule in rules for verb in rule["verbs"] for resource in rule["resources"]}
+    wanted -= {("patch", "replicasets")}  # only where a Deployment's controller has been quick enough to copy something
     assert wanted <= used(lab, since), wanted - used(lab, since)
     wait_nothing_of_ours(lab)

@@ -174,7 +174,7 @@ def test_what_cannot_be_scaled(lab: LabBackend) -> None:
     wait_nothing_of_ours(lab)
 
 
-@pytest.mark.parametrize("delay", [1.0, 2.0, 3.0, 4.0, 5.0])
+@pytest.mark.parametrize("delay", [1.0, 2.5, 4.0])
 def test_interrupted_while_starting(lab: LabBackend, web: None, delay: float) -> None:
     with exchange(lab, "web", "--expose", "8080:80", "--idle-exit", "3", *SCALE) as running:
         time.sleep(delay)
