@@ -224,8 +224,13 @@ class GuestsSession:
                 raise self._failure
             with self._lock:
                 guests = dict(self._pods)
-            for guest in guests.values():
-                guest.check()
+            for name, guest in guests.items():
+                try:
+                    guest.check()
+                except KtError:
+                    with self._lock:
+                        if self._pods.get(name) is guest:
+                            raise  # else its pod has gone meanwhile
 
     def close(self) -> list[str]:
         """Undo everything; what could not be, in words. Callers who are here have `drain` seconds; another signal ends that."""
