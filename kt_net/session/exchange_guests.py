@@ -271,6 +271,7 @@ class _Guest:
         self._pod = pod
         self._fail = fail
         self._brought = False
+        self._begun = False
         self._engine = Engine(
             cluster,
             HttpKubeApi(cluster),
@@ -333,14 +334,16 @@ class _Guest:
             raise ShadowFailed("the agent does not say whether it redirects", why=f"version {report.get('agent', '?')}")
         self._inbound.start()
         self._inbound.wait_listening(self._engine.check)
+        self._begun = True
 
     def check(self) -> None:
-        """Nothing, while it lives.
+        """Nothing, while it lives, or is being brought up.
 
         Raises:
             KtError: why it does not.
         """
-        self._engine.check()
+        if self._begun:
+            self._engine.check()
 
     def stop(self) -> None:
         """No more callers; those who are here stay."""
