@@ -305,6 +305,8 @@ class Lab:
 
     def wait_controllers(self) -> None:
         """Until all works again after `start_apiserver`: controllers watch again one by one, later the oftener it was away."""
+        # Of an earlier wait: its objects may be there still.
+        self.kubectl("delete", "job,cm", _ORPHAN, "--cascade=background", "--ignore-not-found", "--timeout=60s")
         self.kubectl("create", "-f", "-", given=json.dumps(_PROBES))
         try:
             self._wait("the Job controller and the scheduler", self._probe_is_scheduled, seconds=_CONTROLLERS_SECONDS)
