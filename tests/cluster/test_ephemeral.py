@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.backend import HereBackend, LabBackend, wait_nothing_of_ours
+from tests.cluster.backend import Backend, HereBackend, LabBackend, wait_nothing_of_ours
 from tests.cluster.ktctl import ktctl
 from tests.cluster.local import Echo, Hello, call, datagrams, program
 from tests.cluster.test_exchange import COMES_SECONDS, Redis, as_it_was, exchange, flags, restored
@@ -58,16 +58,16 @@ def wait_answers(lab: LabBackend, wanted: str, seconds: float, host: str = "web"
         assert time.monotonic() - started < seconds, wanted
 
 
-@pytest.fixture
-def fresh(lab: LabBackend) -> Iterator[None]:
+@pytest.fixture(scope="module", autouse=True)
+def fresh(backend: Backend) -> Iterator[None]:
     """Containers cannot be taken out of a pod again: afterwards the sample's pods are others."""
     yield
     for what in ("deploy/web", "deploy/echo"):
-        lab.kubectl("rollout", "restart", what)
-        lab.kubectl("rollout", "status", what, "--timeout=90s")
+        backend.kubectl("rollout", "restart", what)
+        backend.kubectl("rollout", "status", what, "--timeout=90s")
 
 
-def test_http_comes_here_from_every_pod_and_goes_back(lab: LabBackend, fresh: None) -> None:
+def test_http_comes_here_from_every_pod_and_goes_back(lab: LabBackend) -> None:
     with pods_as_they_were(lab, "web") as pods:
         with program(Hello) as port, exchange(lab, "web", "--expose", f"{port}:80", *EPHEMERAL) as running:
             assert running.wait_ready()["services"][0]["nets"] == ["client", "agent", "kernel"]
@@ -81,7 +81,7 @@ def test_http_comes_here_from_every_pod_and_goes_back(lab: LabBackend, fresh: No
         assert "hello from web" in caller(lab)
 
 
-def test_octets_two_hundred_and_datagrams(lab: LabBackend, long: bool, fresh: None) -> None:
+def test_octets_two_hundred_and_datagrams(lab: LabBackend, long: bool) -> None:
     size = (256 if long else 32) << 20
     with pods_as_they_were(lab, "echo"), program(Echo) as tcp, datagrams() as udp:
         exposed = ("--expose", f"{tcp}:7", "--expose", f"{udp}:7/udp")
@@ -93,7 +93,7 @@ def test_octets_two_hundred_and_datagrams(lab: LabBackend, long: bool, fresh: No
             assert call(lab, "udp", "echo", 7) == [1, 100, 1200]
 
 
-def test_one_pod_and_a_stateful_sets(lab: LabBackend, fresh: None) -> None:
+def test_one_pod_and_a_stateful_sets(lab: LabBackend) -> None:
     with pods_as_they_were(lab, "redis"), program(Redis) as port:
         for target in ("pod/redis-0", "sts/redis"):
             with exchange(lab, target, "--expose", f"{port}:6379", *EPHEMERAL) as running:
@@ -109,7 +109,7 @@ def test_one_pod_and_a_stateful_sets(lab: LabBackend, fresh: None) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
-def test_without_its_client_the_program_answers(lab: LabBackend, fresh: None, how: signal.Signals) -> None:
+def test_without_its_client_the_program_answers(lab: LabBackend, how: signal.Signals) -> None:
     """Killed: within seconds. Stopped: when the tunnel finds it silent; and it says so when it is back."""
     with pods_as_they_were(lab, "web"), program(Hello) as port:
         with exchange(lab, "web", "--expose", f"{port}:80", *EPHEMERAL) as running:
@@ -131,7 +131,7 @@ def test_without_its_client_the_program_answers(lab: LabBackend, fresh: None, ho
             assert [one["object"].partition("/")[0] for one in found["cleaned"]] == ["lease", "lease"]
 
 
-def test_an_agent_that_is_killed(lab: LabBackend, fresh: None) -> None:
+def test_an_agent_that_is_killed(lab: LabBackend) -> None:
     """The kernel forgets at once; the client says that its program answers again."""
     with pods_as_they_were(lab, "web") as pods, program(Hello) as port:
         with exchange(lab, f"pod/{pods[0]}", "--expose", f"{port}:8080", *EPHEMERAL) as running:
@@ -145,7 +145,7 @@ def test_an_agent_that_is_killed(lab: LabBackend, fresh: None) -> None:
         assert "hello from web" in caller(lab, address, 8080)
 
 
-def test_pods_that_come_are_taken_and_those_that_go_are_let_go(lab: LabBackend, fresh: None) -> None:
+def test_pods_that_come_are_taken_and_those_that_go_are_let_go(lab: LabBackend) -> None:
     with program(Hello) as port, exchange(lab, "web", "--expose", f"{port}:80", *EPHEMERAL) as running:
         running.wait_ready()
         pods = lab.kubectl("get", "pods", "-l", "app=web", "-o", "name").split()
@@ -167,7 +167,7 @@ def _answers_here(lab: LabBackend, pod: str) -> bool:
     return False
 
 
-def test_refused(lab: LabBackend, namespace: Callable[..., str], fresh: None) -> None:
+def test_refused(lab: LabBackend, namespace: Callable[..., str]) -> None:
     """Where policy forbids NET_ADMIN, and where somebody is a guest already; the reason is said."""
     here = HereBackend(lab)
     shop = namespace(**{"pod-security.kubernetes.io/enforce": "baseline"})
