@@ -7,6 +7,7 @@ import json
 import random
 import time
 
+from kt_net.choreography.lease import LEASE_SECONDS
 from tests.cluster.backend import LabBackend, wait_nothing_of_ours
 from tests.cluster.ktctl import Ktctl
 from tests.cluster.test_clean import clean, recover
@@ -49,7 +50,9 @@ def test_a_sample_of_stops(lab: LabBackend, restarts: Lab, long: bool) -> None:
         if victims.startswith("API server"):
             restarts.wait_controllers()
         lab.kubectl("rollout", "status", "deploy/web", "--timeout=90s")
-    clean(lab)
+    time.sleep(LEASE_SECONDS)  # before that the last ones' are somebody's
+    code, found = clean(lab)
+    assert code == 0, found
     wait_nothing_of_ours(lab, COLLECTOR_SECONDS)
     lab.kubectl("rollout", "restart", "deploy/web")  # guests stay in the list of a pod's containers
     lab.kubectl("rollout", "status", "deploy/web", "--timeout=90s")
