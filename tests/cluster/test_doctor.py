@@ -205,8 +205,8 @@ def test_what_a_namespace_does_not_take_is_named(lab: LabBackend, namespace: Cal
     assert "default-deny" in found["network-policies"][0]["found"]
     assert "pods 0 of 0 used" in found["quota"][0]["found"]
     (left,) = found["cluster-leftovers"]
-    assert "job/kt-connect-shadow-aaaaa (of ada, silent for" in left["found"]
-    assert f"kubectl delete job kt-connect-shadow-aaaaa -n {name}" in left["next"]
+    assert "job/kt-connect-shadow-aaaaa (of ada; its Lease says nothing for" in left["found"]
+    assert left["next"] == f"ktctl clean -n {name}"
 
 
 def test_namespace_that_is_not_there(lab: LabBackend) -> None:

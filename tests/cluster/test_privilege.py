@@ -132,14 +132,14 @@ def find_client(pid: int) -> int:
 
 
 def roots_files(pid: int) -> list[str]:
-    """Open files, devices and sockets that root has made; pipes and /dev/null are nothing."""
+    """Open files, devices and sockets that root has made; pipes, /dev/null and what procfs has of a process that was root are nothing."""
     found = []
     for number in os.listdir(f"/proc/{pid}/fd"):
         try:
             seen, name = os.stat(f"/proc/{pid}/fd/{number}"), os.readlink(f"/proc/{pid}/fd/{number}")
         except FileNotFoundError:
             continue  # closed meanwhile
-        if seen.st_uid == 0 and not stat.S_ISFIFO(seen.st_mode) and not re.match("/dev/null|anon_inode:", name):
+        if seen.st_uid == 0 and not stat.S_ISFIFO(seen.st_mode) and not re.match("/dev/null|anon_inode:|/proc/", name):
             found.append("socket" if stat.S_ISSOCK(seen.st_mode) else name)
     return sorted(found)
 

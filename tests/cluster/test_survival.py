@@ -34,7 +34,7 @@ def running(lab: LabBackend) -> Iterator[Ktctl]:
 
 def transfer_across(lab: LabBackend, direction: str, octets: int, cut: Callable[[], None]) -> None:
     """Begin a transfer and small exchanges beside it, cut the way in the middle, and see it whole."""
-    program = [sys.executable, str(TRANSFER), direction, str(octets), str(INTERACTIVE)]
+    program = [sys.executable, str(TRANSFER), direction, str(octets), str(INTERACTIVE), "held"]
     with subprocess.Popen(
         lab.laptop_argv(program), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/", env=os.environ
     ) as process:

@@ -1,8 +1,8 @@
 """A transfer of many octets with a digest at both ends, while other connections exchange small messages.
 
-A program: `transfer.py down|up OCTETS OTHERS`; says "begun", goes slowly until a line on standard input tells it to go on (so that it
-is never over before that, however fast the way is), and prints {"equal", "seconds", "others_exchanges", "others_failed",
-"others_again"}: the last is when (by the machine's monotonic clock) the last of the others had the answer that it waited for longest.
+A program: `transfer.py down|up OCTETS OTHERS [held]`; prints {"equal", "seconds", "others_exchanges", "others_failed", "others_again"}: the
+last is when (by the machine's monotonic clock) the last of the others had the answer that it waited for longest. With "held" it says
+"begun", and goes slowly until a line on standard input tells it to go on, so that it is never over before that, however fast the way is.
 """
 
 from __future__ import annotations
@@ -26,11 +26,20 @@ PIECE = 1 << 18
 
 
 class Pace:
-    """How fast the transfer goes."""
+    """How fast the transfer goes: held back until it is told, or as fast as it can."""
 
-    def __init__(self) -> None:
+    def __init__(self, held: bool) -> None:
+        self._held = held
         self._told = threading.Event()
-        threading.Thread(target=self._listen, daemon=True).start()
+        if held:
+            threading.Thread(target=self._listen, daemon=True).start()
+        else:
+            self._told.set()
+
+    def begun(self) -> None:
+        """The first octets have passed."""
+        if self._held:
+            print("begun", flush=True)
 
     def _listen(self) -> None:
         sys.stdin.readline()
@@ -42,8 +51,9 @@ class Pace:
             self._told.wait(None if left <= 2 * PIECE else SLOWLY)
 
 
-def down(octets: int, pace: Pace) -> bool:
+def down(octets: int, pace: Pace | None = None) -> bool:
     """GET."""
+    pace = pace or Pace(held=False)
     with socket.create_connection(("bytes", 9000), timeout=60) as connection:
         connection.sendall(b"GET %d %d\n" % (octets, SEED))
         hashed, left = hashlib.sha256(), octets
@@ -52,7 +62,7 @@ def down(octets: int, pace: Pace) -> bool:
             if not data:
                 return False
             if left == octets:
-                print("begun", flush=True)
+                pace.begun()
             pace.piece(left)
             hashed.update(data)
             left -= len(data)
@@ -63,7 +73,7 @@ def up(octets: int, pace: Pace) -> bool:
     """PUT."""
     with socket.create_connection(("bytes", 9000), timeout=60) as connection:
         connection.sendall(b"PUT %d\n" % octets)
-        print("begun", flush=True)
+        pace.begun()
         data = memoryview(block(SEED))
         for sent in range(0, octets, PIECE):
             pace.piece(octets - sent)
@@ -100,14 +110,14 @@ def other(stop: threading.Event, exchanges: list[int], failed: list[str], again:
     again.append(ended)
 
 
-def main(direction: str, octets: int, others: int) -> None:
+def main(direction: str, octets: int, others: int, *, held: bool) -> None:
     """Run."""
     stop, exchanges, failed, again = threading.Event(), [], [], []  # type: ignore[var-annotated]
     threads = [threading.Thread(target=other, args=(stop, exchanges, failed, again)) for _ in range(others)]
     for thread in threads:
         thread.start()
     started = time.monotonic()
-    equal = {"down": down, "up": up}[direction](octets, Pace())
+    equal = {"down": down, "up": up}[direction](octets, Pace(held))
     seconds = time.monotonic() - started
     stop.set()
     for thread in threads:
@@ -117,4 +127,4 @@ def main(direction: str, octets: int, others: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), held=sys.argv[4:] == ["held"])
