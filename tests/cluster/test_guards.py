@@ -98,11 +98,11 @@ def test_an_api_server_that_is_away_is_nobodys_death(lab: LabBackend, restarts: 
         restarts.kill_apiserver()
         time.sleep(40)
         restarts.start_apiserver()
-        time.sleep(15)
+        restarts.wait_controllers()  # a node that was silent for so long is not ready, and its pods are nobody's ends
+        time.sleep(5)
         assert running.process.poll() is None
         wait_says(lab, "from the laptop", "web", seconds=30)
     assert as_it_was(lab, "web") == before
-    restarts.wait_controllers()  # the garbage collector's among them
     wait_nothing_of_ours(lab, COLLECTOR_SECONDS)
 
 

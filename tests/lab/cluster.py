@@ -304,19 +304,25 @@ class Lab:
         self._wait("the API server", lambda: self.kubectl("get", "--raw", "/readyz", check=False).strip() == "ok")
 
     def wait_controllers(self) -> None:
-        """Until all works again after `start_apiserver`: controllers watch again one by one, later the oftener it was away."""
+        """Until all works again after `start_apiserver`.
+
+        Everybody who watches is begun anew: left alone they watch again one by one, after half a minute and more each, which was minutes in all.
+        """
+        for name in ("controller-manager", "scheduler", "kubelet", "proxy"):
+            self.processes.stop(name, seconds=3)
+        daemons.controllers(self.instance, self.processes, binaries())
+        daemons.node(self.instance, self.processes, binaries())
         # Of an earlier wait: its objects may be there still.
         self.kubectl("delete", "job,cm", _ORPHAN, "--cascade=background", "--ignore-not-found", "--timeout=60s")
         self.kubectl("create", "-f", "-", given=json.dumps(_PROBES))
         try:
-            self._wait("the Job controller and the scheduler", self._probe_is_scheduled, seconds=_CONTROLLERS_SECONDS)
-            gone = lambda: not self.kubectl("get", "cm", _ORPHAN, "--ignore-not-found")  # noqa: E731
-            self._wait("the garbage collector", gone, seconds=_CONTROLLERS_SECONDS)
+            self._wait("the Job controller, the scheduler and the kubelet", self._probe_is_seen)
+            self._wait("the garbage collector", lambda: not self.kubectl("get", "cm", _ORPHAN, "--ignore-not-found"))
         finally:
             self.kubectl("delete", "job", _ORPHAN, "--cascade=background", "--wait=false")
 
-    def _probe_is_scheduled(self) -> bool:
-        path = "jsonpath={.items[*].spec.nodeName}"
+    def _probe_is_seen(self) -> bool:
+        path = "jsonpath={.items[*].status.containerStatuses}"
         return bool(self.kubectl("get", "pods", "-l", f"job-name={_ORPHAN}", "-o", path, check=False))
 
     @property
@@ -359,8 +365,6 @@ for end in sys.argv[1:]:
     socket.create_connection((host, int(port)), 1).close()
 """
 #: A Job whose pod is to be made and scheduled, and a ConfigMap whose owner does not exist.
-#: A watch that could not be opened is tried again after half a minute, and one controller waits for several.
-_CONTROLLERS_SECONDS = 180.0
 _ORPHAN = "lab-controllers-probe"
 _PROBES = {
     "apiVersion": "v1",
