@@ -44,7 +44,7 @@ class Caps:
     flows: int = 1024
     flow_idle: float = 60.0
     absent_seconds: float = 10.0
-    near_seconds: float = 2.0
+    near_seconds: float = 1.0
     connect_seconds: float = 10.0
     hello_seconds: float = 10.0
     keep_seconds: float = 300.0

@@ -111,20 +111,25 @@ class Callers:
 
     Attributes:
         here: TCP connections that are there.
-        waiting: of those, how many the client has not answered.
+        unanswered: those of them that the client has not answered.
         listeners: how many there are.
     """
 
     def __init__(self, caps: Caps) -> None:
         self.caps = caps
         self.here = 0
-        self.waiting = 0
+        self.unanswered: set[ArrivedTcp] = set()
         self.listeners = 0
 
     @property
     def full(self) -> bool:
         """Whether whoever comes now is turned away."""
-        return self.here >= self.caps.arrived or self.waiting >= self.caps.arriving
+        return self.here >= self.caps.arrived or len(self.unanswered) >= self.caps.arriving
+
+    def turn_away(self) -> None:
+        """Reset whoever the client has not answered: a caller that comes again is served, one that waits is not."""
+        for caller in tuple(self.unanswered):
+            caller.turn_away()
 
 
 class Answer:
@@ -160,7 +165,7 @@ class ArrivedTcp(TcpConnection):
         self._answer = Answer()
         self._callers = callers
         callers.here += 1
-        callers.waiting += 1
+        callers.unanswered.add(self)
 
     def data(self, data: bytes | memoryview) -> None:
         """The reply, then payload."""
@@ -171,10 +176,10 @@ class ArrivedTcp(TcpConnection):
         if taken is None:
             return
         code, used, rest = taken
-        self._callers.waiting -= 1
+        self._callers.unanswered.discard(self)
         self._session.consume(self._stream, used)
         if code is not ReplyCode.SUCCEEDED:
-            self._turn_away()
+            self.turn_away()
         elif len(rest):
             super().data(rest)
 
@@ -183,16 +188,16 @@ class ArrivedTcp(TcpConnection):
         if self._answer.taken:
             super().finished()
         else:
-            self._turn_away()
+            self.turn_away()
 
-    def _turn_away(self) -> None:
+    def turn_away(self) -> None:
+        """Reset the caller, and the stream."""
         self._session.reset(self._stream)
         self.abort()
 
     def _left(self) -> None:
         self._callers.here -= 1
-        if not self._answer.taken:
-            self._callers.waiting -= 1
+        self._callers.unanswered.discard(self)
 
 
 class _Listener:

@@ -25,7 +25,7 @@ TABLE: Final = "ktnet"
 EXPIRE_SECONDS: Final = 30.0
 REFRESH_SECONDS: Final = 10.0
 #: Between two looks at whether clients are there.
-LOOK_SECONDS: Final = 0.5
+LOOK_SECONDS: Final = 0.25
 
 Port: TypeAlias = tuple[Transport, int]
 
@@ -44,6 +44,7 @@ class Kernel(Protocol):
 class _Redirection:
     ours: int
     wanted: Callable[[], bool]
+    given_back: Callable[[], None]
 
 
 class Redirections:
@@ -61,15 +62,27 @@ class Redirections:
         self._told_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, transport: Transport, port: int, ours: int, wanted: Callable[[], bool]) -> None:
-        """From now on; `wanted` is asked every half second whether it is still to be.
+    def add(
+        self,
+        transport: Transport,
+        port: int,
+        ours: int,
+        *,
+        wanted: Callable[[], bool],
+        given_back: Callable[[], None],
+    ) -> None:
+        """From now on.
+
+        Args:
+            wanted: asked four times a second whether it is still to be.
+            given_back: told when it is not, and whoever comes next reaches the program.
 
         Raises:
             OSError: EADDRINUSE when there is one for that port, and the kernel's.
         """
         if (transport, port) in self._all:
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-        self._all[transport, port] = _Redirection(ours, wanted)
+        self._all[transport, port] = _Redirection(ours, wanted, given_back)
         try:
             self._tell()
         except OSError:
@@ -95,9 +108,12 @@ class Redirections:
         wanted = self._wanted()
         late = bool(wanted) and self._loop.time() - self._told_at >= REFRESH_SECONDS
         if late or wanted != self._told:
-            if self._told and not wanted:
+            left = self._told.keys() - wanted.keys()
+            if left:
                 logger.info("the client is away: callers reach the pod's own program")
             self._try_to_tell()
+            for port in left & self._all.keys():
+                self._all[port].given_back()
 
     def _wanted(self) -> dict[Port, int]:
         return {port: one.ours for port, one in self._all.items() if one.wanted()}

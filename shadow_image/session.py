@@ -475,7 +475,13 @@ class Session(asyncio.Protocol):
             )
             if redirections is not None:
                 transport: Transport = "tcp" if tcp else "udp"
-                redirections.add(transport, request.port, sockets[0].getsockname()[1], self._near)
+                redirections.add(
+                    transport,
+                    request.port,
+                    sockets[0].getsockname()[1],
+                    wanted=self._near,
+                    given_back=self._callers.turn_away,
+                )
                 closed = partial(redirections.remove, transport, request.port)
         except OSError as error:
             for sock in sockets:
@@ -493,7 +499,10 @@ class Session(asyncio.Protocol):
 
     def _near(self) -> bool:
         """Whether the client is there, or was a moment ago."""
-        return self._transport is not None or self._loop.time() - self._absent_since < self._caps.near_seconds
+        return self._there(self._caps.near_seconds)
+
+    def _there(self, seconds: float) -> bool:
+        return self._transport is not None or self._loop.time() - self._absent_since < seconds
 
     def _join(self, stream: int, sock: socket.socket, connection: Connection) -> None:
         """`connection`, whose socket is `sock`, is the stream's from now on."""
@@ -510,8 +519,8 @@ class Session(asyncio.Protocol):
 
     def _lane_of_datagrams(self) -> Lane | None:
         """This one, the control lane; None when the client has been away for long: whoever waits for it waits for nothing."""
-        absent = self._transport is None and self._loop.time() - self._absent_since > self._caps.absent_seconds
-        return None if absent else self
+        patience = self._caps.absent_seconds if self._home.redirections is None else self._caps.near_seconds
+        return self if self._there(patience) else None
 
     def _lane_of_callers(self) -> Lane | None:
         """Of the lanes that the client offers, the one that has least to carry, so that nobody waits behind a bulk transfer."""

@@ -5,17 +5,22 @@ Not here: what it is made of (kt_net.choreography.guest).
 
 from __future__ import annotations
 
-import queue
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Final
 
 from kt_net.choreography.guest import PREFIX, guest_container, guest_steps, guests, probers
 from kt_net.choreography.shadow import ShadowOptions
 from kt_net.choreography.steps import Sequence
-from kt_net.errors import AdmissionRefused, Exchanged, ImageUnavailable, KtError, ObjectMissing, ShadowFailed
+from kt_net.errors import AdmissionRefused, Exchanged, ImageUnavailable, ObjectMissing, ShadowFailed
 from kt_net.kube.api import HttpKubeApi, Object
 from kt_net.kube.run import run_sequence, undo_sequence
-from kt_net.kube.shadow import IMAGE_REASONS, QueuedWatch, Shadow
+from kt_net.kube.shadow import IMAGE_REASONS, Shadow
+from kt_net.kube.waiting import Watched, watch_until
+
+#: An agent ends at once when its client says so; the kubelet looks at its containers every second, and says what it saw when it can.
+ENDS_SECONDS: Final = 30.0
 
 
 def bring_guest(
@@ -30,15 +35,7 @@ def bring_guest(
         ImageUnavailable, ShadowFailed, PermissionMissing and the other refusals; then nothing runs there.
     """
     options = replace(options, name=PREFIX + options.name.rpartition("-")[2])
-    live = api.get("Pod", options.namespace, pod)
-    if (live.get("status") or {}).get("phase") != "Running":
-        raise ObjectMissing(f"pod {pod} does not run")
-    if there := guests(live):
-        raise Exchanged(
-            f"pod/{pod} is exchanged",
-            why=f"somebody's guest is in it: container {there[0]}",
-            next_step="ask them to end it; it ends by itself when its client is gone",
-        )
+    live = _wait_until_ending_ones_are_gone(api, pod, options.namespace, clock)
     sequence = Sequence(guest_steps(options, live, guest_container(options, probers(live))))
     try:
         run_sequence(api, sequence)
@@ -49,39 +46,57 @@ def bring_guest(
             next_step="use --mode selector, which needs no privilege",
         ) from error
     try:
-        _wait_running(api, pod, options, deadline_s=deadline_s, clock=clock)
+        watch_until(
+            api,
+            options.namespace,
+            [Watched("Pod", fields=f"metadata.name={pod}")],
+            lambda _, seen: _judge(seen, options.name),
+            deadline_s=deadline_s,
+            clock=clock,
+            late=f"the container in pod {pod} did not run",
+            last="the kubelet has not begun",
+        )
     except BaseException:
         undo_sequence(api, sequence)
         raise
     return Shadow(pod, options, sequence)
 
 
-def _wait_running(
-    api: HttpKubeApi, pod: str, options: ShadowOptions, *, deadline_s: float, clock: Callable[[], float]
-) -> None:
-    seen: queue.Queue[tuple[str, Object] | KtError] = queue.Queue()
-    fields = f"metadata.name={pod}"
-    watch = QueuedWatch(api, "Pod", options.namespace, "", deadline_s, seen, fields=fields)
-    end, last = clock() + deadline_s, "the kubelet has not begun"
-    try:
-        while (left := end - clock()) > 0:
-            try:
-                item = seen.get(timeout=left)
-            except queue.Empty:
-                break
-            if isinstance(item, KtError):
-                raise item
-            running, said = _judge(item[1], options.name)
-            if running:
-                return
-            last = said or last
-    finally:
-        watch.close()
-    raise ShadowFailed(f"the container in pod {pod} did not run within {deadline_s:g} s", why=last)
+def _wait_until_ending_ones_are_gone(api: HttpKubeApi, pod: str, namespace: str, clock: Callable[[], float]) -> Object:
+    """The pod, without guests whose client has ended: the kubelet says so some seconds after it.
+
+    Raises:
+        Exchanged: somebody has one there that lives.
+        ObjectMissing: the pod does not run.
+        ShadowFailed: one does not end.
+    """
+    live = api.get("Pod", namespace, pod)
+    if (live.get("status") or {}).get("phase") != "Running":
+        raise ObjectMissing(f"pod {pod} does not run")
+    if not (there := guests(live)):
+        return live
+    for name in there:
+        with contextlib.suppress(ObjectMissing):
+            api.get("Lease", namespace, name)
+            raise Exchanged(
+                f"pod/{pod} is exchanged",
+                why=f"somebody's guest is in it: container {name}",
+                next_step="ask them to end it; it ends by itself when its client is gone",
+            )
+    return watch_until(
+        api,
+        namespace,
+        [Watched("Pod", fields=f"metadata.name={pod}")],
+        lambda _, seen: (None if guests(seen) else seen, ""),
+        deadline_s=ENDS_SECONDS,
+        clock=clock,
+        late=f"container {there[0]} in pod {pod}, whose exchange is over, did not end",
+        last="the kubelet does not say",
+    )
 
 
-def _judge(pod: Object, name: str) -> tuple[bool, str]:
-    """Whether the guest runs, and what is said of it.
+def _judge(pod: Object, name: str) -> tuple[bool | None, str]:
+    """True when the guest runs, and what is said of it.
 
     Raises:
         ImageUnavailable, ShadowFailed: it never will.
@@ -96,8 +111,8 @@ def _judge(pod: Object, name: str) -> tuple[bool, str]:
             raise ShadowFailed("the agent has ended at once", why=f"{ended.get('reason')} {ended.get('message', '')}")
         if reason in IMAGE_REASONS:
             raise ImageUnavailable(f"the image {one.get('image')} cannot be pulled", why=f"{reason}: {message}")
-        return "running" in state, f"{reason} {message}".strip()
-    return False, ""
+        return "running" in state or None, f"{reason} {message}".strip()
+    return None, ""
 
 
 def guest_gone(pod: Object, name: str) -> str:

@@ -79,6 +79,7 @@ SCALE_NEEDS: tuple[Need, ...] = (
 EPHEMERAL_NEEDS: tuple[Need, ...] = (
     Need("list", "", "services"),
     Need("patch", "", "pods", "ephemeralcontainers"),
+    Need("get", "coordination.k8s.io", "leases"),
     Need("delete", "coordination.k8s.io", "leases"),
 )
 #: For an account of its own for the agent, which gives back what the client has taken when that is gone: a Role may give only what

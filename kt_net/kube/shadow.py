@@ -5,16 +5,15 @@ Not here: what the pod is made of (kt_net.choreography.shadow).
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from kt_net.choreography.shadow import ShadowOptions, shadow_steps
 from kt_net.choreography.steps import Sequence
-from kt_net.errors import AdmissionRefused, ImageUnavailable, KtError, ShadowFailed
-from kt_net.kube.api import HttpKubeApi, Object, WatchEnd
+from kt_net.errors import AdmissionRefused, ImageUnavailable, ShadowFailed
+from kt_net.kube.api import HttpKubeApi, Object
 from kt_net.kube.run import run_sequence, undo_sequence
+from kt_net.kube.waiting import Watched, watch_until
 
 IMAGE_REASONS = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError"}
@@ -65,77 +64,23 @@ def wait_running(api: HttpKubeApi, namespace: str, job: str, *, deadline_s: floa
     Raises:
         ImageUnavailable, AdmissionRefused, ShadowFailed: as soon as pod or Events say so, or at the deadline.
     """
-    seen: queue.Queue[tuple[str, Object] | KtError] = queue.Queue()
-    watches = [
-        QueuedWatch(api, "Pod", namespace, f"job-name={job}", deadline_s, seen),
-        QueuedWatch(api, "Event", namespace, "", deadline_s, seen),
-    ]
-    last = "no pod was created"
-    end = clock() + deadline_s
-    try:
-        while (left := end - clock()) > 0:
-            try:
-                item = seen.get(timeout=left)
-            except queue.Empty:
-                break
-            if isinstance(item, KtError):
-                if watches[0].failed:
-                    raise item
-                continue  # without the right to watch Events we only explain less
-            kind, seen_object = item
-            if kind == "Event":
-                last = _judge_event(seen_object, job) or last
-            else:
-                running, said = _judge_pod(seen_object)
-                last = said or last
-                if running:
-                    return str(seen_object["metadata"]["name"])
-    finally:
-        for watch in watches:
-            watch.close()
-    raise ShadowFailed(f"the shadow pod did not run within {deadline_s:g} s", why=last)
 
+    def judge(kind: str, seen: Object) -> tuple[str | None, str]:
+        if kind == "Event":
+            return None, _judge_event(seen, job)
+        running, said = _judge_pod(seen)
+        return str(seen["metadata"]["name"]) if running else None, said
 
-class QueuedWatch:
-    """A watch on a thread of its own, into a queue."""
-
-    def __init__(
-        self,
-        api: HttpKubeApi,
-        kind: str,
-        namespace: str,
-        selector: str,
-        seconds: float,
-        seen: queue.Queue[tuple[str, Object] | KtError],
-        fields: str = "",
-    ) -> None:
-        self.failed = False
-        self._watch_end = WatchEnd()
-
-        def run() -> None:
-            try:
-                for _, seen_object in api.watch(
-                    kind,
-                    namespace,
-                    selector=selector,
-                    fields=fields,
-                    seconds=seconds,
-                    opened=self._watch_end.opened,
-                ):
-                    seen.put((kind, seen_object))
-            except KtError as error:
-                self.failed = True
-                seen.put(error)
-            except Exception as error:  # noqa: BLE001 - top frame of the thread; a closed response raises what it likes
-                if not self._watch_end.wanted:
-                    self.failed = True
-                    seen.put(ShadowFailed(f"the watch on {kind}s broke", why=str(error)))
-
-        threading.Thread(target=run, name=f"watch-{kind}", daemon=True).start()
-
-    def close(self) -> None:
-        """End it."""
-        self._watch_end.end()
+    return watch_until(
+        api,
+        namespace,
+        (Watched("Pod", selector=f"job-name={job}"), Watched("Event", needed=False)),
+        judge,
+        deadline_s=deadline_s,
+        clock=clock,
+        late="the shadow pod did not run",
+        last="no pod was created",
+    )
 
 
 def _judge_pod(pod: Object) -> tuple[bool, str]:

@@ -127,7 +127,7 @@ class GuestsSession:
         words = ", ".join(f"{expose.remote} to {expose.target}" for expose in self._plan.ports)
         self._progress(f"callers of {len(pods)} pods come here: {words}")
         self._progress(
-            "given back by this program at its end, by the agents 2 s after it is away, and by the pods' kernels at the latest; "
+            "given back by this program at its end, by the agents 1 s after it is away, and by the pods' kernels at the latest; "
             "the container's entry stays in each pod until the pod goes"
         )
         kept = pooled(port for port in ports_of(ports) if any(port.number == e.remote for e in self._plan.ports))

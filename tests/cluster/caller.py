@@ -26,6 +26,18 @@ def http(host: str, port: int, number: int) -> object:
         return answer.read().decode()
 
 
+def changed(host: str, port: int, number: int) -> object:
+    """When an HTTP server's answer was another than at first, as time.monotonic() of the whole machine has it."""
+    first = http(host, port, number)
+    while True:
+        try:
+            if http(host, port, number) != first:
+                return time.monotonic()
+        except OSError:
+            pass
+        time.sleep(0.05)
+
+
 def echo(host: str, port: int, number: int) -> object:
     """`number` octets there and back, half-closed: whether the digests are equal."""
     sent, got = hashlib.sha256(), hashlib.sha256()

@@ -86,9 +86,9 @@ def datagrams() -> Iterator[int]:
             thread.join()
 
 
-def call(lab: LabBackend, kind: str, host: str, port: int, number: int = 0) -> Any:
+def call(lab: LabBackend, kind: str, host: str, port: int, number: int = 0, inside: str = "deploy/web") -> Any:
     """As a pod does it."""
-    words = ("exec", "-i", "deploy/web", "--", "python3", "-", kind, host, str(port), str(number))
+    words = ("exec", "-i", inside, "--", "python3", "-", kind, host, str(port), str(number))
     return json.loads(lab.kubectl(*words, given=CALLER))
 
 

@@ -7,6 +7,7 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -18,8 +19,10 @@ from tests.cluster.test_exchange import COMES_SECONDS, Redis, as_it_was, exchang
 from tests.lab.errors import LabError
 
 EPHEMERAL = ("--mode", "ephemeral")
-#: The agent takes a client for away after 2 s, and looks twice a second.
+#: A client that is killed is away at once; the agent waits for it for a second.
 GIVEN_BACK = 3.0
+#: One that is stopped, when the tunnel's 15 s without a sign of life are over.
+FOUND_SILENT = 20.0
 #: kube-proxy has nothing to do with it: callers are redirected in the pod.
 ANSWERS = 15.0
 
@@ -115,9 +118,15 @@ def test_without_its_client_the_program_answers(lab: LabBackend, how: signal.Sig
         with exchange(lab, "web", "--expose", f"{port}:80", *EPHEMERAL) as running:
             running.wait_ready()
             wait_answers(lab, "from the laptop", ANSWERS)
-            running.signal(how)
-            seconds = GIVEN_BACK if how is signal.SIGKILL else 40.0
-            print(f"its own program answers after {wait_answers(lab, 'hello from web', seconds + ANSWERS):.1f} s")
+            with ThreadPoolExecutor() as pool:
+                changed = pool.submit(call, lab, "changed", "web", 80, inside="deploy/bytes")
+                time.sleep(2)  # it has asked once
+                assert not changed.done()
+                stopped = time.monotonic()
+                running.signal(how)
+                seconds = changed.result(60) - stopped
+            print(f"its own program answers after {seconds:.1f} s")
+            assert seconds < (GIVEN_BACK if how is signal.SIGKILL else FOUND_SILENT)
             if how is signal.SIGSTOP:
                 time.sleep(30)  # the agents end
                 running.signal(signal.SIGCONT)

@@ -136,6 +136,10 @@ class Redis(socketserver.StreamRequestHandler):
     kept: dict[bytes, bytes] = {}  # noqa: RUF012 - of the test
 
     def handle(self) -> None:
+        with contextlib.suppress(ConnectionResetError):
+            self._answer()
+
+    def _answer(self) -> None:
         while line := self.rfile.readline():
             words = []
             for _ in range(int(line[1:])):

@@ -306,7 +306,7 @@ class Lab:
     def wait_controllers(self) -> None:
         """Until all works again after `start_apiserver`.
 
-        Everybody who watches is begun anew: left alone they watch again one by one, after half a minute and more each, which was minutes in all.
+        Everybody who watches is begun anew: left alone they watch again one by one, half a minute and more later each.
         """
         for name in ("controller-manager", "scheduler", "kubelet", "proxy"):
             self.processes.stop(name, seconds=3)
