@@ -5,6 +5,7 @@ Not here: tests.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -15,7 +16,7 @@ from typing import Any, Protocol
 
 import yaml
 
-from tests.lab import pki
+from tests.lab import libraries, pki
 from tests.lab.cluster import Lab
 from tests.lab.instance import SOURCE
 
@@ -93,8 +94,9 @@ class KubeconfigBackend:
 
     def up(self) -> None:
         """See `Backend`."""
-        self.kubectl("apply", "-f", "-", given=json.dumps(stock_samples()))
-        for what in ("deploy/web", "deploy/echo", "deploy/bytes", "sts/redis"):
+        # On the server's side: the libraries are larger than the annotation that kubectl would keep them in.
+        self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", given=json.dumps(stock_samples()))
+        for what in ("deploy/web", "deploy/echo", "deploy/bytes", "deploy/grpc", "deploy/chat", "sts/redis"):
             self.kubectl("rollout", "status", what, "--timeout=180s")
 
     def kubectl(self, *arguments: str, check: bool = True, given: str = "") -> str:
@@ -141,6 +143,7 @@ def stock_samples() -> dict[str, Any]:
         "kind": "ConfigMap",
         "metadata": {"name": "samples", "namespace": "default"},
         "data": programs,
+        "binaryData": {libraries.FILE: base64.b64encode(libraries.archive()).decode()},
     }
     items: list[Any] = [config]
     for item in yaml.safe_load_all((SOURCE / "manifests" / "samples.yaml").read_text()):

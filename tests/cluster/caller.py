@@ -17,6 +17,8 @@ import urllib.request
 
 SECONDS = 60.0
 BLOCK = 1 << 16
+#: In the samples' image.
+LIBRARIES = "/samples/libraries.zip"
 
 
 def http(host: str, port: int, number: int) -> object:
@@ -82,6 +84,74 @@ def crowd(host: str, port: int, number: int) -> object:
     for thread in threads:
         thread.join()
     return [len(answered), all(answered)]
+
+
+def grpc(host: str, port: int, number: int) -> object:
+    """`number` calls at once on one connection, each of three messages, one after the other: who answered, and how the calls ended."""
+    sys.path.insert(0, LIBRARIES)
+    import h2.config
+    import h2.connection
+    import h2.events
+
+    messages = 3
+    client = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+    client.initiate_connection()
+    got: dict[int, bytes] = {}
+    said: dict[int, int] = {}
+    statuses: list[str] = []
+    answers: set[str] = set()
+
+    def say(stream: int) -> None:
+        word = b"%d of %d" % (said[stream], stream)
+        client.send_data(stream, b"\0" + len(word).to_bytes(4, "big") + word, end_stream=said[stream] == messages)
+
+    with socket.create_connection((host, port), timeout=SECONDS) as connection:
+        for stream in range(1, 2 * number, 2):
+            headers = [(":method", "POST"), (":scheme", "http"), (":path", "/lab.Words/Say"), (":authority", host)]
+            client.send_headers(stream, [*headers, ("te", "trailers"), ("content-type", "application/grpc")])
+            got[stream], said[stream] = b"", 1
+            say(stream)
+        while len(statuses) < number:
+            connection.sendall(client.data_to_send())
+            data = connection.recv(65536)
+            if not data:
+                break
+            for event in client.receive_data(data):
+                if isinstance(event, h2.events.DataReceived):
+                    client.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                    stream = event.stream_id
+                    got[stream] += event.data
+                    while len(got[stream]) >= 5:
+                        end = 5 + int.from_bytes(got[stream][1:5], "big")
+                        if len(got[stream]) < end:
+                            break
+                        who, _, word = got[stream][5:end].decode().rpartition(": ")
+                        got[stream] = got[stream][end:]
+                        answers.add(who if word == f"{said[stream]} of {stream}" else f"{who} said {word}")
+                        said[stream] += 1
+                        if said[stream] <= messages:
+                            say(stream)
+                elif isinstance(event, (h2.events.ResponseReceived, h2.events.TrailersReceived)):
+                    statuses += [str(value) for name, value in event.headers if str(name) == "grpc-status"]
+    return [sorted(answers), len(statuses), sorted(set(statuses))]
+
+
+def chat(host: str, port: int, number: int) -> object:
+    """Texts and octets (`number` of them) there and back on one WebSocket: who answered, whether all was right, how it was closed."""
+    sys.path.insert(0, LIBRARIES)
+    from websockets.sync.client import connect
+
+    answers: set[str] = set()
+    block = hashlib.sha256(b"block").digest() * (number // 32)
+    with connect(f"ws://{host}:{port}/", open_timeout=SECONDS, proxy=None) as connection:
+        for turn in range(10):
+            connection.send(f"word {turn}")
+            who, _, word = str(connection.recv(SECONDS)).rpartition(": ")
+            answers.add(who if word == f"word {turn}" else f"{who} said {word}")
+        connection.send(block)
+        right = connection.recv(SECONDS) == block
+        right = connection.ping().wait(SECONDS) and right
+    return [sorted(answers), right, connection.close_code]
 
 
 def udp(host: str, port: int, number: int) -> object:

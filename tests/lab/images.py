@@ -14,6 +14,7 @@ import subprocess
 import sysconfig
 from pathlib import Path
 
+from tests.lab import libraries
 from tests.lab.build import binaries
 from tests.lab.commands import attempt, run, say
 from tests.lab.errors import LabError
@@ -50,6 +51,7 @@ def _key() -> str:
     digest = hashlib.sha256(str(binaries()).encode())
     digest.update(run(PYTHON, "--version").encode())
     digest.update(Path(__file__).read_bytes())
+    digest.update(libraries.archive())
     for file in sorted([*(SOURCE / "images").rglob("*"), *(SOURCE / "samples").rglob("*.py")]):
         if file.is_file():
             digest.update(file.name.encode() + file.read_bytes())
@@ -131,6 +133,7 @@ def _redis(root: Path) -> None:
 def _samples(root: Path) -> None:
     for file in (SOURCE / "samples").glob("*.py"):
         _copy(root, file, at=f"samples/{file.name}")
+    (root / "samples" / libraries.FILE).write_bytes(libraries.archive())
 
 
 ROOTS = {"python": _python, "pause": _pause, "coredns": _coredns, "redis": _redis, "samples": _samples}
