@@ -14,7 +14,7 @@ import subprocess
 import sysconfig
 from pathlib import Path
 
-from tests.lab import libraries
+from tests.lab import libraries, wrong_clock
 from tests.lab.build import binaries
 from tests.lab.commands import attempt, run, say
 from tests.lab.errors import LabError
@@ -23,7 +23,7 @@ from tests.lab.instance import SOURCE, cache_folder
 PYTHON = Path("/usr/bin/python3")
 PREFIX = "docker.io/ktnet-lab"
 #: In the order in which they build on each other.
-NAMES = ("python", "pause", "coredns", "redis", "samples")
+NAMES = ("python", "pause", "coredns", "redis", "samples", "late")
 
 
 def reference(name: str) -> str:
@@ -52,6 +52,7 @@ def _key() -> str:
     digest.update(run(PYTHON, "--version").encode())
     digest.update(Path(__file__).read_bytes())
     digest.update(libraries.archive())
+    digest.update(wrong_clock.off_by(wrong_clock.SECONDS).encode())
     for file in sorted([*(SOURCE / "images").rglob("*"), *(SOURCE / "samples").rglob("*.py")]):
         if file.is_file():
             digest.update(file.name.encode() + file.read_bytes())
@@ -92,7 +93,7 @@ def _buildah(storage: Path, name: str, context: Path, archive: Path) -> None:
 def _python(root: Path) -> None:
     """Python, its library, the shared objects it loads, busybox as shell."""
     real = PYTHON.resolve()
-    library = Path(run(PYTHON, "-c", "import sysconfig; print(sysconfig.get_path('stdlib'))").strip())
+    library = _standard_library()
     target = root / library.relative_to("/")
     shutil.copytree(
         library,
@@ -113,6 +114,10 @@ def _python(root: Path) -> None:
     (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n")
     (root / "etc/group").write_text("root:x:0:\nnobody:x:65534:\n")
     (root / "etc/nsswitch.conf").write_text("hosts: files dns\n")
+
+
+def _standard_library() -> Path:
+    return Path(run(PYTHON, "-c", "import sysconfig; print(sysconfig.get_path('stdlib'))").strip())
 
 
 def _pause(root: Path) -> None:
@@ -136,7 +141,20 @@ def _samples(root: Path) -> None:
     (root / "samples" / libraries.FILE).write_bytes(libraries.archive())
 
 
-ROOTS = {"python": _python, "pause": _pause, "coredns": _coredns, "redis": _redis, "samples": _samples}
+def _late(root: Path) -> None:
+    file = root / (_standard_library() / wrong_clock.FILE).relative_to("/")
+    file.parent.mkdir(parents=True)
+    file.write_text(wrong_clock.off_by(wrong_clock.SECONDS))
+
+
+ROOTS = {
+    "python": _python,
+    "pause": _pause,
+    "coredns": _coredns,
+    "redis": _redis,
+    "samples": _samples,
+    "late": _late,
+}
 
 
 def _copy(root: Path, file: Path, at: str | None = None) -> None:
