@@ -16,9 +16,9 @@ from kt_net.kube.api import HttpKubeApi
 from kt_net.kube.config import load_cluster
 from kt_net.kube.run import run_edit
 from tests.cluster.backend import HereBackend, LabBackend, wait_nothing_of_ours
-from tests.cluster.ktctl import Ktctl, ktctl
+from tests.cluster.ktctl import ktctl
 from tests.cluster.local import Hello, program
-from tests.cluster.test_exchange import as_it_was, exchange, wait_says
+from tests.cluster.test_exchange import as_it_was, exchange
 from tests.cluster.test_guards import COLLECTOR_SECONDS, kill, watchdog_pid
 
 SINCE = "2026-01-02T03:04:05Z"
@@ -110,36 +110,6 @@ def test_recover_takes_it_from_a_living_client(lab: LabBackend) -> None:
         assert (answer["error"]["class"], answer["exit"]) == ("GivenBack", 42)
         running.wait_ended()
     assert as_it_was(lab, "web") == before
-    wait_nothing_of_ours(lab, COLLECTOR_SECONDS)
-
-
-def test_a_living_session_is_not_touched_by_others_who_clean_all_the_time(lab: LabBackend) -> None:
-    """For longer than a Lease holds; connections, previews and exchanges."""
-    over = threading.Event()
-    said: list[dict[str, Any]] = []
-
-    def keep_cleaning() -> None:
-        while not over.is_set():
-            said.append(clean(lab)[1])
-
-    here = HereBackend(lab)
-    flags = ("--kubeconfig", str(lab.kubeconfig), "--image", lab.python_image)
-    with program(Hello) as port, exchange(lab, "web", "--expose", f"{port}:80") as running:
-        running.wait_ready()
-        with Ktctl(here, "preview", "mine", "--expose", f"{port}:80", *flags) as preview:
-            preview.wait_ready()
-            cleaner = threading.Thread(target=keep_cleaning)
-            cleaner.start()
-            time.sleep(40)
-            over.set()
-            cleaner.join()
-            assert running.process.poll() is None
-            assert preview.process.poll() is None
-            wait_says(lab, "from the laptop", "web")
-            wait_says(lab, "from the laptop", "mine")
-    assert said
-    assert all(one["cleaned"] == [] for one in said), said
-    assert any("service/web: exchanged by" in line for line in said[0]["live"])
     wait_nothing_of_ours(lab, COLLECTOR_SECONDS)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,8 +14,11 @@ import yaml
 
 from kt_net.kube.permissions import PORT_FORWARD_NEEDS, PREVIEW_NEEDS, SESSION_NEEDS
 from tests.cluster.asking import found
-from tests.cluster.backend import LabBackend, wait_nothing_of_ours
+from tests.cluster.backend import HereBackend, LabBackend, wait_nothing_of_ours
 from tests.cluster.ktctl import Ktctl, ktctl
+from tests.cluster.local import Hello, program
+from tests.cluster.test_exchange import exchange, wait_says
+from tests.cluster.test_guards import COLLECTOR_SECONDS
 
 MANIFEST = Path(__file__).parents[2] / "deploy" / "developer-role.yaml"
 USER = "developer"
@@ -229,3 +233,61 @@ def test_the_workloads_role_is_enough_for_mode_scale(lab: LabBackend, developer:
     wanted -= {("patch", "replicasets")}  # only where a Deployment's controller has been quick enough to copy something
     assert wanted <= used(lab, since), wanted - used(lab, since)
     wait_nothing_of_ours(lab)
+
+
+def test_the_ephemeral_role_is_enough_for_mode_ephemeral(lab: LabBackend, developer: str) -> None:
+    """Whether another's guest lives is asked only where one is."""
+    file = MANIFEST.with_name("developer-ephemeral.yaml")
+    lab.kubectl("apply", "-f", str(file))
+    lab.kubectl("create", "rolebinding", "guests", "--role=ktctl-developer-ephemeral", f"--user={USER}")
+    arguments = ("--expose", "8080:80", "--mode", "ephemeral", "--kubeconfig", developer, "--image", lab.python_image)
+    since = lab.lab.audit_log.stat().st_size
+    try:
+        for _ in range(2):  # the second finds the first one's guests, which end
+            with Ktctl(lab, "exchange", "web", *arguments) as running:
+                running.wait_ready()
+                code, answer = ktctl(lab, "exchange", "web", *arguments)
+                assert (code, answer["error"]["class"]) == (26, "Exchanged")
+    finally:
+        lab.kubectl("delete", "rolebinding", "guests")
+        lab.kubectl("delete", "-f", str(file))
+    code, answer = ktctl(lab, "exchange", "web", *arguments)
+    assert (code, answer["error"]["class"]) == (14, "PermissionMissing")
+    assert "patch pods/ephemeralcontainers" in answer["error"]["what"]
+    rules = yaml.safe_load(file.read_text())["rules"]
+    wanted = {(verb, resource) for rule in rules for verb in rule["verbs"] for resource in rule["resources"]}
+    assert wanted <= used(lab, since), wanted - used(lab, since)
+    lab.kubectl("rollout", "restart", "deploy/web")  # guests stay in the list of a pod's containers
+    lab.kubectl("rollout", "status", "deploy/web", "--timeout=90s")
+    wait_nothing_of_ours(lab)
+
+
+def test_a_living_session_is_not_touched_by_others_who_clean_all_the_time(lab: LabBackend, developer: str) -> None:
+    """For longer than a Lease holds; previews and exchanges; by the administrator, and by a developer who may do no more than the Role."""
+    over = threading.Event()
+    said: list[dict[str, Any]] = []
+
+    here = HereBackend(lab)
+
+    def keep_cleaning() -> None:
+        while not over.is_set():
+            said.extend(ktctl(here, "clean", "--kubeconfig", config)[1] for config in (str(lab.kubeconfig), developer))
+
+    flags = ("--kubeconfig", str(lab.kubeconfig), "--image", lab.python_image)
+    with program(Hello) as port, exchange(lab, "web", "--expose", f"{port}:80") as running:
+        running.wait_ready()
+        with Ktctl(here, "preview", "mine", "--expose", f"{port}:80", *flags) as preview:
+            preview.wait_ready()
+            cleaner = threading.Thread(target=keep_cleaning)
+            cleaner.start()
+            time.sleep(40)
+            over.set()
+            cleaner.join()
+            assert running.process.poll() is None
+            assert preview.process.poll() is None
+            wait_says(lab, "from the laptop", "web")
+            wait_says(lab, "from the laptop", "mine")
+    assert said
+    assert all(one["cleaned"] == [] for one in said), said
+    assert any("service/web: exchanged by" in line for line in said[0]["live"])
+    wait_nothing_of_ours(lab, COLLECTOR_SECONDS)
