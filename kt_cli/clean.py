@@ -5,7 +5,6 @@ Not here: cleaning (kt_net.session.clean; of this machine, the host helper).
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Annotated, Any
 
@@ -40,7 +39,7 @@ def clean(
     namespace: flags.Namespace = None,
     output: flags.Output = None,
     debug: flags.Debug = False,
-    state_dir: Annotated[str | None, typer.Option("--state-dir", metavar="DIR", hidden=True)] = None,
+    state_dir: flags.StateDir = None,
 ) -> None:
     """Put right what clients that are gone have left, in the cluster and on this machine; also a KT Connect's."""
     given = flags.of(context).merged(
@@ -58,17 +57,12 @@ def clean(
 
 
 def _clean_machine(printer: Printer, state_dir: str | None, *, dry_run: bool) -> list[str]:
-    from kt_net.host.client import DEFAULT_STATE, leftovers, replay_leftovers
+    from kt_net.host.client import leftovers
 
-    state = state_dir or os.environ.get("KT_STATE_DIR") or DEFAULT_STATE
-    if not leftovers(state):
-        return []
+    state = flags.state_folder(state_dir)
     if dry_run:
-        return ["what a connection that was killed left on this machine would be undone"]
-    lines = replay_leftovers(state)
-    for line in lines:
-        printer.step(line)
-    return lines
+        return ["what a connection that was killed left on this machine would be undone"] if leftovers(state) else []
+    return flags.restore_machine(state, printer.step)
 
 
 def _clean_cluster(

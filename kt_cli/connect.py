@@ -117,10 +117,7 @@ def connect(
     background: Annotated[
         bool, typer.Option("--background", help="end when connected, and stay connected; see status, logs, disconnect")
     ] = False,
-    state_dir: Annotated[
-        str | None,
-        typer.Option("--state-dir", metavar="DIR", help="where the host helper keeps its undo journal", hidden=True),
-    ] = None,
+    state_dir: flags.StateDir = None,
 ) -> None:
     """Reach pods, Services and names of the cluster from this machine, until Ctrl-C. Needs root for its helper (by sudo)."""
     given = flags.of(context).merged(
@@ -155,14 +152,14 @@ def _connect(
     name: str | None,
     detach: Callable[[], None] | None,
 ) -> int:
-    from kt_net.host.client import DEFAULT_STATE, HostHelper
+    from kt_net.host.client import HostHelper
     from kt_net.host.privilege import become_invoker
     from kt_net.session.connect import ConnectOptions, ConnectSession
     from kt_net.session.control import ControlServer
     from kt_net.session.home import DEFAULT_NAME, Claim, check_name
 
     name = check_name(DEFAULT_NAME if name is None else name)
-    state_dir = state_dir or os.environ.get("KT_STATE_DIR") or DEFAULT_STATE
+    state_dir = flags.state_folder(state_dir)
     names, ranges = _chosen(asked)
     with StopSwitch().installed() as switch:
         helper = HostHelper.start(state_dir, printer.step)

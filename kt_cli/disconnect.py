@@ -5,7 +5,6 @@ Not here: undoing (the connection does it itself; what a dead one left, the host
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Annotated
 
@@ -26,7 +25,7 @@ def disconnect(
     every: Annotated[bool, typer.Option("--all", help="all connections of this user")] = False,
     output: flags.Output = None,
     debug: flags.Debug = False,
-    state_dir: Annotated[str | None, typer.Option("--state-dir", metavar="DIR", hidden=True)] = None,
+    state_dir: flags.StateDir = None,
 ) -> None:
     """End a running connection, and restore what one that was killed left on this machine."""
     given = flags.of(context).merged(output=output, debug=debug)
@@ -37,16 +36,12 @@ def disconnect(
 
 def _disconnect(printer: Printer, name: str | None, every: bool, state_dir: str | None) -> int:
     from kt_net.errors import NotConnected
-    from kt_net.host.client import DEFAULT_STATE, leftovers, replay_leftovers
     from kt_net.session.home import connections, is_claimed, meant
 
-    state_dir = state_dir or os.environ.get("KT_STATE_DIR") or DEFAULT_STATE
     ended = [one for one in (connections() if every else [meant(name)]) if is_claimed(one)]
     for one in ended:
         _end(printer, one)
-    restored = replay_leftovers(state_dir) if leftovers(state_dir) else []
-    for line in restored:
-        printer.step(line)
+    restored = flags.restore_machine(flags.state_folder(state_dir), printer.step)
     if not ended and not restored:
         raise NotConnected(
             "nothing is connected, and nothing is left on this machine of an earlier connection",

@@ -5,9 +5,8 @@ Not here: checks and what they mean (kt_net.session.doctor).
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -27,7 +26,7 @@ def doctor(
     namespace: flags.Namespace = None,
     output: flags.Output = None,
     debug: flags.Debug = False,
-    state_dir: Annotated[str | None, typer.Option("--state-dir", metavar="DIR", hidden=True)] = None,
+    state_dir: flags.StateDir = None,
 ) -> None:
     """Say what is wrong with this machine, the way to the cluster or the rights there, and what to do. Changes nothing."""
     given = flags.of(context).merged(
@@ -41,13 +40,12 @@ def doctor(
 def _doctor(given: flags.Globals, printer: Printer, state_dir: str | None) -> int:
     from kt_net.errors import ProblemsFound
     from kt_net.findings import Level
-    from kt_net.host.client import DEFAULT_STATE
     from kt_net.host.machine import look_at_machine
     from kt_net.host.privilege import become_invoker
     from kt_net.session.doctor import Asked, examine
 
     # The undo journals are root's; everything after them is the user's own: kubeconfig, plugins, the running connection.
-    machine = look_at_machine(state_dir or os.environ.get("KT_STATE_DIR") or DEFAULT_STATE)
+    machine = look_at_machine(flags.state_folder(state_dir))
     become_invoker()
     findings = []
     for finding in examine(Asked(given.kubeconfig, given.context, given.namespace), machine):

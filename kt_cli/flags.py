@@ -6,7 +6,9 @@ Not here: what they do.
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, TypeAlias
@@ -40,6 +42,32 @@ IdleExit: TypeAlias = Annotated[
 Name: TypeAlias = Annotated[
     str | None, typer.Option("--name", metavar="NAME", help="which connection, when several run")
 ]
+
+StateDir: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--state-dir", metavar="DIR", help="where the host helper keeps its undo journal", hidden=True),
+]
+
+
+def state_folder(asked: str | None) -> str:
+    """Where the host helper keeps its undo journal."""
+    from kt_net.host.client import DEFAULT_STATE
+
+    return asked or os.environ.get("KT_STATE_DIR") or DEFAULT_STATE
+
+
+def restore_machine(folder: str, say: Callable[[str], None]) -> list[str]:
+    """Undo what connections that were killed left on this machine; what was done, in words.
+
+    Raises:
+        KtError: no root to be had, or the host helper failed.
+    """
+    from kt_net.host.client import leftovers, replay_leftovers
+
+    lines = replay_leftovers(folder) if leftovers(folder) else []
+    for line in lines:
+        say(line)
+    return lines
 
 
 class CarrierForm(StrEnum):

@@ -75,7 +75,6 @@ for command in (
     disconnect,
     dns,
     doctor,
-    exchange,
     forward,
     logs,
     preview,

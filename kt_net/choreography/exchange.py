@@ -79,6 +79,16 @@ class Plan:
         """Whether the agent listens where only root may."""
         return any(port < FIRST_UNPRIVILEGED for port in self.ports.values())
 
+    @property
+    def listed(self) -> list[dict[str, object]]:
+        """What leads where, for scripts."""
+        return [{"port": expose.remote, "protocol": expose.protocol, "target": expose.target} for expose in self.ports]
+
+    @property
+    def words(self) -> str:
+        """What leads where, for people."""
+        return ", ".join(f"{expose.remote} to {expose.target}" for expose in self.ports)
+
 
 def ports_of(service: Object) -> list[ServicePort]:
     """All TCP and UDP ports of a Service."""

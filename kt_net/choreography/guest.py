@@ -14,27 +14,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kt_net.choreography.edits import Request
-from kt_net.choreography.lease import LEASE_SECONDS
-from kt_net.choreography.names import (
-    CONTROL_BY,
-    CONTROL_BY_KT,
-    MANAGED_BY,
-    MANAGER,
-    ROLE,
-    ROLE_EXCHANGE,
-    SCHEMA,
-    SCHEMA_VERSION,
-    TARGET,
-    USER,
-    annotation_safe,
-)
 from kt_net.choreography.records import Object
-from kt_net.choreography.shadow import ShadowOptions
+from kt_net.choreography.shadow import LEASE, ShadowOptions, lease
 from kt_net.choreography.steps import Step
 from kt_net.errors import UsageFault
 
 PREFIX: Final = "kt-exchange-"
-LEASE: Final = "lease"
 #: A guest whose client is gone ends after so long, whatever the client has asked for: it is in somebody else's pod.
 IDLE_SECONDS: Final = 20.0
 #: One word of a command line (Linux, MAX_ARG_STRLEN).
@@ -98,30 +83,11 @@ def guest_container(options: ShadowOptions, untouched: tuple[str, ...]) -> dict[
 
 def guest_steps(options: ShadowOptions, pod: Object, container: Mapping[str, Any]) -> list[Step]:
     """The session's Lease, which is the pod's and goes with it at the latest; and the container, which has no inverse but its own end."""
-    metadata = {
-        "name": options.name,
-        "namespace": options.namespace,
-        "labels": {CONTROL_BY: CONTROL_BY_KT, ROLE: ROLE_EXCHANGE, TARGET: options.target, MANAGED_BY: MANAGER},
-        "annotations": {USER: annotation_safe(options.user), SCHEMA: SCHEMA_VERSION},
-        "ownerReferences": [
-            {"apiVersion": "v1", "kind": "Pod", "name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}
-        ],
-    }
-    lease = {
-        "apiVersion": "coordination.k8s.io/v1",
-        "kind": "Lease",
-        "metadata": metadata,
-        "spec": {
-            "holderIdentity": f"{annotation_safe(options.user)}/{options.target}",
-            "leaseDurationSeconds": LEASE_SECONDS,
-            "acquireTime": options.now_rfc3339,
-            "renewTime": options.now_rfc3339,
-        },
-    }
+    owner = {"apiVersion": "v1", "kind": "Pod", "name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}
     name = str(pod["metadata"]["name"])
     delete = Step(f"delete {LEASE}", "delete", "Lease", options.namespace, options.name)
     return [
-        Step(LEASE, "create", "Lease", options.namespace, options.name, lease, delete),
+        Step(LEASE, "create", "Lease", options.namespace, options.name, lease(options, owner), delete),
         Step("guest", "edit", "Pod", options.namespace, name, edit=AddGuest(container)),
     ]
 

@@ -144,22 +144,9 @@ class _Sessions:
 
 def _judge_record(live: Object, record: Record, sessions: _Sessions, result: Judgement) -> None:
     who = f"exchanged by {record.user or 'somebody'} since {record.since}"
-    why = sessions.silence(record.session)
-    if not why:
-        result.live.append(f"{name_of(live)}: {who}")
-        return
     was = record.was if held(live, record) else field_of(live)
-    result.leftovers.append(
-        Leftover(
-            name_of(live),
-            _namespace(live),
-            f"{who}; {why}",
-            f"{FIELDS[str(live['kind'])]} {_said(was)} again",
-            _edit(live, GiveBack(record.session)),
-            record.session,
-            sessions.renewed(record.session),
-        )
-    )
+    inverse, step = f"{FIELDS[str(live['kind'])]} {_said(was)} again", _edit(live, GiveBack(record.session))
+    _judge_ours(live, record.session, who, inverse, step, sessions, result)
 
 
 def _judge_copies(deployment: Object, replica_sets: Iterable[Object], result: Judgement) -> None:
@@ -178,28 +165,9 @@ def _judge_job(job: Object, sessions: _Sessions, now: float, result: Judgement) 
     session = _label(job, TARGET)
     if (job.get("status") or {}).get("completionTime") or not session or metadata.get("deletionTimestamp"):
         return  # it goes in seconds by itself, or is not ours
-    why = sessions.silence(session)
-    if (
-        why
-        and sessions.renewed(session) is None
-        and now - _unix(metadata.get("creationTimestamp"), now) < YOUNG_SECONDS
-    ):
-        why = ""
-    who = f"of {_user(job)}"
-    if not why:
-        result.live.append(f"{name_of(job)}: {who}")
-        return
-    result.leftovers.append(
-        Leftover(
-            name_of(job),
-            _namespace(job),
-            f"{who}; {why}",
-            "deleted, with all that belongs to it",
-            _delete(job),
-            session,
-            sessions.renewed(session),
-        )
-    )
+    young = now - _unix(metadata.get("creationTimestamp"), now) < YOUNG_SECONDS
+    inverse, step = "deleted, with all that belongs to it", _delete(job)
+    _judge_ours(job, session, f"of {_user(job)}", inverse, step, sessions, result, young=young)
 
 
 def _judge_lease(lease: Object, sessions: _Sessions, result: Judgement) -> None:
@@ -209,22 +177,27 @@ def _judge_lease(lease: Object, sessions: _Sessions, result: Judgement) -> None:
     if not any(owner.get("kind") == "Pod" for owner in owners):
         return
     pod = next(owner.get("name") for owner in owners)
-    why = sessions.silence(session)
     who = f"of {_user(lease)}, a guest in pod {pod}"
-    if not why:
-        result.live.append(f"{name_of(lease)}: {who}")
+    _judge_ours(lease, session, who, "deleted", _delete(lease), sessions, result)
+
+
+def _judge_ours(
+    one: Object,
+    session: str,
+    who: str,
+    inverse: str,
+    step: Step,
+    sessions: _Sessions,
+    result: Judgement,
+    *,
+    young: bool = False,
+) -> None:
+    """By the session's Lease; what is `young` may have none yet."""
+    why, renewed = sessions.silence(session), sessions.renewed(session)
+    if not why or (young and renewed is None):
+        result.live.append(f"{name_of(one)}: {who}")
         return
-    result.leftovers.append(
-        Leftover(
-            name_of(lease),
-            _namespace(lease),
-            f"{who}; {why}",
-            "deleted",
-            _delete(lease),
-            session,
-            sessions.renewed(session),
-        )
-    )
+    result.leftovers.append(Leftover(name_of(one), _namespace(one), f"{who}; {why}", inverse, step, session, renewed))
 
 
 # -- a real KT Connect's

@@ -17,9 +17,6 @@ from kt_net.choreography.names import (
     CONTROL_BY,
     CONTROL_BY_KT,
     HEART_BEAT,
-    MANAGED_BY,
-    MANAGER,
-    ROLE,
     ROLE_PREVIEW,
     SCHEMA,
     SCHEMA_VERSION,
@@ -27,6 +24,7 @@ from kt_net.choreography.names import (
     USER,
     annotation_safe,
 )
+from kt_net.choreography.shadow import labels
 from kt_net.choreography.steps import Step
 from kt_net.errors import UsageFault
 
@@ -126,12 +124,7 @@ def _service(options: PreviewOptions) -> dict[str, Any]:
         "metadata": {
             "name": options.name,
             "namespace": options.namespace,
-            "labels": {
-                CONTROL_BY: CONTROL_BY_KT,
-                ROLE: ROLE_PREVIEW,
-                TARGET: options.target,
-                MANAGED_BY: MANAGER,
-            },
+            "labels": labels(options.target, ROLE_PREVIEW),
             "annotations": {
                 USER: annotation_safe(options.user),
                 HEART_BEAT: str(options.now_unix),

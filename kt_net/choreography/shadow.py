@@ -9,6 +9,7 @@ Not here: waiting for the pod (kt_net.kube.shadow).
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -103,22 +104,18 @@ def shadow_steps(options: ShadowOptions) -> list[Step]:
     steps = [
         Step(JOB, "create", "Job", options.namespace, options.name, _job(options), delete),
         Step(CONFIG_MAP, "create", "ConfigMap", options.namespace, options.name, _config_map(options)),
-        Step(LEASE, "create", "Lease", options.namespace, options.name, _lease(options)),
+        Step(LEASE, "create", "Lease", options.namespace, options.name, lease(options, _by_job(options))),
     ]
     if options.account is not None and options.account.own:
         # The pod needs its account, and the account its owner, the Job: which waits.
-        steps += account_steps(options.account, options.namespace, _metadata(options, owned=True))
+        steps += account_steps(options.account, options.namespace, _metadata(options, _by_job(options)))
         go = {"spec": {"suspend": False}}
         steps.append(Step("start", "patch", "Job", options.namespace, options.name, go))
     return steps
 
 
-def labels(options: ShadowOptions) -> dict[str, str]:
-    """On every object."""
-    return _labels(options.target, options.role)
-
-
-def _labels(target: str, role: str) -> dict[str, str]:
+def labels(target: str, role: str) -> dict[str, str]:
+    """On every object of a session."""
     return {CONTROL_BY: CONTROL_BY_KT, ROLE: role, TARGET: target, MANAGED_BY: MANAGER}
 
 
@@ -129,7 +126,7 @@ def pod_labels(name: str, target: str) -> dict[str, str]:
         for prefix in ("", "batch.kubernetes.io/")
         for key, value in (("job-name", name), ("controller-uid", ""))
     }
-    return {**_labels(target, ROLE_CONNECT), **added}
+    return {**labels(target, ROLE_CONNECT), **added}
 
 
 def _annotations(options: ShadowOptions) -> dict[str, str]:
@@ -137,18 +134,20 @@ def _annotations(options: ShadowOptions) -> dict[str, str]:
     return {USER: annotation_safe(options.user), SCHEMA: SCHEMA_VERSION}
 
 
-def _metadata(options: ShadowOptions, *, owned: bool) -> dict[str, Any]:
+def _metadata(options: ShadowOptions, owner: Mapping[str, Any] | None) -> dict[str, Any]:
     metadata: dict[str, Any] = {
         "name": options.name,
         "namespace": options.namespace,
-        "labels": labels(options),
+        "labels": labels(options.target, options.role),
         "annotations": _annotations(options),
     }
-    if owned:
-        metadata["ownerReferences"] = [
-            {"apiVersion": "batch/v1", "kind": "Job", "name": options.name, "uid": Reference(JOB)}
-        ]
+    if owner is not None:
+        metadata["ownerReferences"] = [dict(owner)]
     return metadata
+
+
+def _by_job(options: ShadowOptions) -> dict[str, Any]:
+    return {"apiVersion": "batch/v1", "kind": "Job", "name": options.name, "uid": Reference(JOB)}
 
 
 def _job(options: ShadowOptions) -> dict[str, Any]:
@@ -156,13 +155,13 @@ def _job(options: ShadowOptions) -> dict[str, Any]:
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": _metadata(options, owned=False),
+        "metadata": _metadata(options, None),
         "spec": {
             **({"suspend": True} if options.account is not None and options.account.own else {}),
             "ttlSecondsAfterFinished": TTL_AFTER_FINISHED,
             "backoffLimit": 6,
             "template": {
-                "metadata": {"labels": labels(options), "annotations": annotations},
+                "metadata": {"labels": labels(options.target, options.role), "annotations": annotations},
                 "spec": _pod(options),
             },
         },
@@ -229,17 +228,18 @@ def _config_map(options: ShadowOptions) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": _metadata(options, owned=True),
+        "metadata": _metadata(options, _by_job(options)),
         "immutable": True,
         "binaryData": {AGENT_FILE: base64.b64encode(options.agent).decode()},
     }
 
 
-def _lease(options: ShadowOptions) -> dict[str, Any]:
+def lease(options: ShadowOptions, owner: Mapping[str, Any]) -> dict[str, Any]:
+    """The session's, which goes with its owner."""
     return {
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",
-        "metadata": _metadata(options, owned=True),
+        "metadata": _metadata(options, owner),
         "spec": {
             "holderIdentity": f"{annotation_safe(options.user)}/{options.target}",
             "leaseDurationSeconds": LEASE_SECONDS,

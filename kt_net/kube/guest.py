@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
 
-from kt_net.choreography.guest import PREFIX, guest_container, guest_steps, guests, probers
+from kt_net.choreography.guest import guest_container, guest_steps, guests, probers
 from kt_net.choreography.shadow import ShadowOptions
 from kt_net.choreography.steps import Sequence
 from kt_net.errors import AdmissionRefused, Exchanged, ImageUnavailable, ObjectMissing, ShadowFailed
@@ -34,7 +33,6 @@ def bring_guest(
         AdmissionRefused: a policy forbids NET_ADMIN.
         ImageUnavailable, ShadowFailed, PermissionMissing and the other refusals; then nothing runs there.
     """
-    options = replace(options, name=PREFIX + options.name.rpartition("-")[2])
     live = _wait_until_ending_ones_are_gone(api, pod, options.namespace, clock)
     sequence = Sequence(guest_steps(options, live, guest_container(options, probers(live))))
     try:

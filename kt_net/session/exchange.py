@@ -18,17 +18,7 @@ from typing import Any, Final
 
 from kt_net.choreography.edits import refuse_anothers
 from kt_net.choreography.exchange import Plan, pooled, ports_of
-from kt_net.choreography.names import (
-    CONTROL_BY,
-    CONTROL_BY_KT,
-    MANAGED_BY,
-    MANAGER,
-    ROLE,
-    ROLE_EXCHANGE,
-    TARGET,
-    check_namespace,
-    exchange_prefix,
-)
+from kt_net.choreography.names import CONTROL_BY, CONTROL_BY_KT, ROLE_EXCHANGE, check_namespace, exchange_prefix
 from kt_net.choreography.owners import owners_of
 from kt_net.choreography.records import name_of, record_of
 from kt_net.choreography.scale import join_step, leave_step, template_labels
@@ -101,9 +91,7 @@ class ExchangeSession:
     @property
     def ports(self) -> list[dict[str, object]]:
         """What leads where, for people and scripts."""
-        return [
-            {"port": expose.remote, "protocol": expose.protocol, "target": expose.target} for expose in self._plan.ports
-        ]
+        return self._plan.listed
 
     @property
     def nets(self) -> list[str]:
@@ -179,7 +167,7 @@ class ExchangeSession:
         except KtError as error:
             logger.debug("no policies: %s", error)
             return
-        pod = {CONTROL_BY: CONTROL_BY_KT, ROLE: ROLE_EXCHANGE, TARGET: self._up.target, MANAGED_BY: MANAGER}
+        pod = labels(self._up.target, ROLE_EXCHANGE)
         if self._wish.mode is Mode.SCALE:
             pod |= template_labels(found.live)
         named = {port.number: port.name for port in found.plan.named}
@@ -216,8 +204,7 @@ class ExchangeSession:
             self._progress(f"not in the environment: {line}")
 
     def _say_ready(self, found: Found, nets: Nets) -> None:
-        ports = ", ".join(f"{expose.remote} to {expose.target}" for expose in self._plan.ports)
-        self._progress(f"service {', '.join(found.services)} leads here: {ports}")
+        self._progress(f"service {', '.join(found.services)} leads here: {self._plan.words}")
         self._progress(nets.words)
         if self._wish.mode is Mode.SCALE:
             return  # the pods that callers had connections to are gone
@@ -374,7 +361,9 @@ class ExchangeSession:
             self._progress(f"{name_of(self._found.live)} is not ready again yet")
         shadow = engine.up()
         try:
-            step = leave_step(self._found.live, engine.cluster.namespace, shadow.pod, labels(shadow.options))
+            step = leave_step(
+                self._found.live, engine.cluster.namespace, shadow.pod, labels(shadow.options.target, ROLE_EXCHANGE)
+            )
             run_step(engine.api, step)
         except KtError as error:
             logger.warning("the shadow pod's labels: %s", error)

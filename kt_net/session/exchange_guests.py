@@ -21,11 +21,11 @@ from kt_net.choreography.exchange import Plan, plan, pooled, ports_of
 from kt_net.choreography.guest import PREFIX
 from kt_net.choreography.names import ROLE_EXCHANGE, check_namespace
 from kt_net.choreography.records import Object
-from kt_net.choreography.scale import all_ports, template_labels
+from kt_net.choreography.scale import all_ports
 from kt_net.choreography.shadow import ShadowOptions
 from kt_net.drivers.clock import monotonic
 from kt_net.errors import GivenBack, KtError, ObjectMissing, PermissionMissing, ShadowFailed, UsageFault
-from kt_net.forward.places import container_ports
+from kt_net.forward.places import selector_text
 from kt_net.forward.targets import Kind, Target
 from kt_net.kube.api import HttpKubeApi
 from kt_net.kube.config import Cluster, load_cluster
@@ -35,6 +35,7 @@ from kt_net.kube.guest import bring_guest, guest_gone
 from kt_net.kube.permissions import EPHEMERAL_NEEDS, require
 from kt_net.kube.shadow import Shadow
 from kt_net.session.engine import Engine, Progress, SessionOptions
+from kt_net.session.exchange_target import numbers_of
 from kt_net.session.exchange_wish import ExchangeWish
 from kt_net.session.inbound import Inbound, check_listens, find_target
 from kt_net.session.program import read_environment
@@ -80,9 +81,7 @@ class GuestsSession:
     @property
     def ports(self) -> list[dict[str, object]]:
         """What leads where, for people and scripts."""
-        return [
-            {"port": expose.remote, "protocol": expose.protocol, "target": expose.target} for expose in self._plan.ports
-        ]
+        return self._plan.listed
 
     @property
     def nets(self) -> list[str]:
@@ -114,18 +113,14 @@ class GuestsSession:
                 why=f"{MAX_PODS} are possible in mode ephemeral",
                 next_step="use --mode selector",
             )
-        numbers: dict[str, int] = {}
-        for port in container_ports(pods[0].get("spec") or {}):
-            numbers.setdefault(port.name, port.number)
-        self._plan = plan(ports, self._wish.exposes, numbers=numbers, guest=True)
+        self._plan = plan(ports, self._wish.exposes, numbers=numbers_of(pods[:1]), guest=True)
         if self._wish.environment:
             self._read_environment(api, namespace, pods[0], ports)
         with ThreadPoolExecutor(max_workers=_AT_ONCE, thread_name_prefix="ktctl-guest") as pool:
             for begun in [pool.submit(self._begin, str(pod["metadata"]["name"])) for pod in pods]:
                 begun.result()
         self._followed = Followed(api, "Pod", namespace, self._changed, keep=_runs, selector=selector, fields=fields)
-        words = ", ".join(f"{expose.remote} to {expose.target}" for expose in self._plan.ports)
-        self._progress(f"callers of {len(pods)} pods come here: {words}")
+        self._progress(f"callers of {len(pods)} pods come here: {self._plan.words}")
         self._progress(
             "given back by this program at its end, by the agents 1 s after it is away, and by the pods' kernels at the latest; "
             "the container's entry stays in each pod until the pod goes"
@@ -146,8 +141,7 @@ class GuestsSession:
             return ports, "", f"metadata.name={target.name}"
         if target.kind in (Kind.DEPLOYMENT, Kind.STATEFUL_SET):
             workload = {**api.get(str(target.kind), namespace, target.name), "kind": str(target.kind)}
-            labels = (workload["spec"].get("selector") or {}).get("matchLabels") or template_labels(workload)
-            return all_ports(workload, ()), _words(labels), ""
+            return all_ports(workload, ()), selector_text(workload["spec"].get("selector") or {}), ""
         service = {**api.get("Service", namespace, target.name), "kind": "Service"}
         selector = (service.get("spec") or {}).get("selector") or {}
         if not selector:
@@ -155,7 +149,7 @@ class GuestsSession:
                 f"{target} has no selector: nobody knows its pods",
                 next_step="name pod/X, deployment/X or statefulset/X",
             )
-        return service, _words(selector), ""
+        return service, selector_text({"matchLabels": selector}), ""
 
     def _read_environment(self, api: HttpKubeApi, namespace: str, pod: Object, ports: Object) -> None:
         numbers = {expose.remote for expose in self._plan.ports}
@@ -363,7 +357,3 @@ def _runs(pod: Object) -> bool:
 
 def _is(pod: Object, fields: str) -> bool:
     return not fields or fields == f"metadata.name={pod['metadata']['name']}"
-
-
-def _words(labels: Mapping[str, str]) -> str:
-    return ",".join(f"{key}={value}" for key, value in labels.items())

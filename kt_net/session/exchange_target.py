@@ -5,7 +5,7 @@ Not here: what a Service or a workload has to be like (kt_net.choreography.excha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from kt_net.choreography.exchange import Plan, matching, plan, refuse_shape
 from kt_net.choreography.records import Object
 from kt_net.choreography.scale import all_ports, refuse_workload, scale_notes, template_labels
 from kt_net.errors import RequestRefused, UsageFault
-from kt_net.forward.places import container_ports
+from kt_net.forward.places import container_ports, selector_text
 from kt_net.forward.targets import Kind, Target
 from kt_net.kube.api import HttpKubeApi
 from kt_net.session.exchange_wish import Mode
@@ -66,15 +66,11 @@ def _by_selector(api: HttpKubeApi, namespace: str, target: Target, exposes: tupl
     service = _service(api, namespace, target)
     refuse_shape(service)
     spec, name = service["spec"], str(service["metadata"]["name"])
-    numbers: dict[str, int] = {}
-    nodes: dict[str, None] = {}
-    selector = ",".join(f"{key}={value}" for key, value in spec["selector"].items())
-    for pod in api.list("Pod", namespace, selector=selector):
-        _number_ports(pod.get("spec") or {}, numbers)
-        if (pod.get("status") or {}).get("phase") == "Running":
-            nodes[str((pod.get("spec") or {}).get("nodeName"))] = None
-    planned = plan(service, exposes, numbers=numbers)
+    pods = list(api.list("Pod", namespace, selector=selector_text({"matchLabels": spec["selector"]})))
+    planned = plan(service, exposes, numbers=numbers_of(pods))
     if "Local" in (spec.get("internalTrafficPolicy"), spec.get("externalTrafficPolicy")):
+        running = [pod for pod in pods if (pod.get("status") or {}).get("phase") == "Running"]
+        nodes = dict.fromkeys(str((pod.get("spec") or {}).get("nodeName")) for pod in running)
         planned = replace(planned, nodes=tuple(nodes))
     others = [
         str(other["metadata"]["name"])
@@ -107,18 +103,20 @@ def _by_scale(api: HttpKubeApi, namespace: str, target: Target, exposes: tuple[s
         )
     names = tuple(str(service["metadata"]["name"]) for service in over)
     ports = ports or all_ports(workload, over)
-    numbers: dict[str, int] = {}
-    _number_ports(workload["spec"]["template"].get("spec") or {}, numbers)
-    planned = plan(ports, exposes, numbers=numbers)
+    planned = plan(ports, exposes, numbers=numbers_of([workload["spec"]["template"]]))
     notes = (*planned.notes, *scale_notes(workload))
     if len(names) > 1:
         notes = (*notes, f"all that lead to its pods lead here: {', '.join(names)}")
     return Found(workload, names, ports, replace(planned, notes=notes))
 
 
-def _number_ports(pod: Object, numbers: dict[str, int]) -> None:
-    for port in container_ports(pod):
-        numbers.setdefault(port.name, port.number)
+def numbers_of(pods: Iterable[Object]) -> dict[str, int]:
+    """Named ports of pods, or of a template of theirs: the first one's number where they differ."""
+    numbers: dict[str, int] = {}
+    for pod in pods:
+        for port in container_ports(pod.get("spec") or {}):
+            numbers.setdefault(port.name, port.number)
+    return numbers
 
 
 def _service(api: HttpKubeApi, namespace: str, target: Target) -> Object:

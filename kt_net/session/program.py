@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from kt_net.errors import HostRefused, KtError, ObjectMissing, ProgramMissing, ProgramRefused, UsageFault
+from kt_net.forward.places import selector_text
 from kt_net.kube.api import HttpKubeApi, Object
 from kt_net.kube.environment import Environment, container_of, env_file, environment_of, values_of
 
@@ -127,7 +128,7 @@ def read_environment(
         UsageFault: it has no such container.
         KtError: the refusals of kt_net.kube.
     """
-    words = ",".join(f"{key}={value}" for key, value in selector.items())
+    words = selector_text({"matchLabels": selector})
     pods = [pod for pod in api.list("Pod", namespace, selector=words) if not pod["metadata"].get("deletionTimestamp")]
     if not pods:
         raise ObjectMissing("there is no pod whose environment could be taken", why=f"none in {namespace} has {words}")
