@@ -7,8 +7,8 @@ Not here: watches, admission, apply.
 
 from __future__ import annotations
 
-import copy
 import itertools
+import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -42,18 +42,18 @@ class FakeApi:
             raise AlreadyThere(f"cannot create {kind} {key[2]}", why="409")
         if kind in self._refuse_create:
             raise RequestRefused(f"cannot create {kind} {key[2]}", why="409")
-        made: Object = copy.deepcopy(dict(body))
+        made: Object = _sent(body)
         made["kind"] = kind
         made["metadata"].setdefault("creationTimestamp", "2026-01-01T00:00:00Z")
         made["metadata"] |= {"uid": f"uid-{next(self._numbers)}", "resourceVersion": str(next(self._numbers))}
         _own({}, made, self.manager, "")
         self._objects[key] = made
-        return copy.deepcopy(made)
+        return _sent(made)
 
     def get(self, kind: str, namespace: str, name: str) -> Object:
         """See `KubeApi`."""
         self.before("get", kind, name)
-        return copy.deepcopy(self._find(kind, namespace, name))
+        return _sent(self._find(kind, namespace, name))
 
     def patch(self, kind: str, namespace: str, name: str, body: Mapping[str, Any], *, subresource: str = "") -> Object:
         """See `KubeApi`."""
@@ -62,7 +62,7 @@ class FakeApi:
         for key in ("uid", "resourceVersion"):
             if body.get("metadata", {}).get(key, found["metadata"][key]) != found["metadata"][key]:
                 raise Conflict(f"cannot patch {kind} {name}", why="409")
-        before = copy.deepcopy(found)
+        before = _sent(found)
         if subresource:
             field = {"scale": "replicas", "ephemeralcontainers": "ephemeralContainers"}[subresource]
             _merge(found["spec"], {field: body["spec"][field]})
@@ -70,7 +70,7 @@ class FakeApi:
             _merge(found, body)
         _own(before, found, self.manager, subresource)
         found["metadata"]["resourceVersion"] = str(next(self._numbers))
-        return copy.deepcopy(found)
+        return _sent(found)
 
     def delete(self, kind: str, namespace: str, name: str, *, uid: str = "") -> None:
         """See `KubeApi`."""
@@ -93,7 +93,7 @@ class FakeApi:
         for (of_kind, where, _), found in sorted(self._objects.items()):
             labels = found["metadata"].get("labels", {})
             if of_kind == kind and namespace in (None, where) and wanted.items() <= labels.items():
-                yield copy.deepcopy(found)
+                yield _sent(found)
 
     def _find(self, kind: str, namespace: str, name: str) -> Object:
         found = self._objects.get((kind, namespace, name))
@@ -112,7 +112,12 @@ def _merge(target: Object, patch: Mapping[str, Any]) -> None:
             if not target[key] and key in ("annotations", "labels", "selector"):
                 del target[key]
         else:
-            target[key] = copy.deepcopy(value)
+            target[key] = _sent(value)
+
+
+def _sent(value: Any) -> Any:
+    """As it comes over the wire: JSON, and nobody else's object."""
+    return json.loads(json.dumps(value))
 
 
 def _own(before: Object, after: Object, manager: str, subresource: str) -> None:
