@@ -10,11 +10,13 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from kt_net.choreography.names import FIELD_MANAGER
 from kt_net.errors import AlreadyThere, Conflict, ObjectMissing, RequestRefused
 from kt_net.kube.api import Object, url_path
+
+_Json = TypeVar("_Json")
 
 
 class FakeApi:
@@ -42,7 +44,7 @@ class FakeApi:
             raise AlreadyThere(f"cannot create {kind} {key[2]}", why="409")
         if kind in self._refuse_create:
             raise RequestRefused(f"cannot create {kind} {key[2]}", why="409")
-        made: Object = _sent(body)
+        made: Object = _sent(dict(body))
         made["kind"] = kind
         made["metadata"].setdefault("creationTimestamp", "2026-01-01T00:00:00Z")
         made["metadata"] |= {"uid": f"uid-{next(self._numbers)}", "resourceVersion": str(next(self._numbers))}
@@ -115,9 +117,10 @@ def _merge(target: Object, patch: Mapping[str, Any]) -> None:
             target[key] = _sent(value)
 
 
-def _sent(value: Any) -> Any:
+def _sent(value: _Json) -> _Json:
     """As it comes over the wire: JSON, and nobody else's object."""
-    return json.loads(json.dumps(value))
+    sent: _Json = json.loads(json.dumps(value))
+    return sent
 
 
 def _own(before: Object, after: Object, manager: str, subresource: str) -> None:
