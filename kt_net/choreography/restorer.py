@@ -70,12 +70,13 @@ def account_steps(account: Account, namespace: str, metadata: Mapping[str, Any])
 
 
 def rules(account: Account, lease: str) -> list[dict[str, Any]]:
-    """Of the Role: the Lease is read; the objects are read and patched, by name."""
+    """Of the Role: the Lease is read; the objects are read and patched, by name; replicas are patched by `scale` only."""
     found: list[dict[str, Any]] = [_rule("coordination.k8s.io", ["leases"], lease, ["get"])]
     for kind, name in account.objects:
         group, resource = _GROUPS[kind]
-        scale = [] if kind == "Service" else [f"{resource}/scale"]
-        found.append(_rule(group, [resource, *scale], name, ["get", "patch"]))
+        found.append(_rule(group, [resource], name, ["get", "patch"]))
+        if kind != "Service":
+            found.append(_rule(group, [f"{resource}/scale"], name, ["patch"]))
     return found
 
 

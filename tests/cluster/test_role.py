@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -17,8 +18,8 @@ from tests.cluster.asking import found
 from tests.cluster.backend import HereBackend, LabBackend, wait_nothing_of_ours
 from tests.cluster.ktctl import Ktctl, ktctl
 from tests.cluster.local import Hello, program
-from tests.cluster.test_exchange import exchange, wait_says
-from tests.cluster.test_guards import COLLECTOR_SECONDS
+from tests.cluster.test_exchange import as_it_was, exchange, wait_says
+from tests.cluster.test_guards import AGENT_SECONDS, COLLECTOR_SECONDS, kill, watchdog_pid
 
 MANIFEST = Path(__file__).parents[2] / "deploy" / "developer-role.yaml"
 USER = "developer"
@@ -74,7 +75,7 @@ def give(lab: LabBackend, less: Right | None) -> None:
     lab.kubectl("create", "-n", "default", "-f", "-", given=json.dumps(without(less)))
 
 
-def used(lab: LabBackend, since: int) -> set[Right]:
+def used(lab: LabBackend, since: int, user: str = USER) -> set[Right]:
     """What the user was allowed, by the API server's audit log behind `since`."""
     found: set[Right] = set()
     with open(lab.lab.audit_log, "rb") as file:
@@ -82,7 +83,7 @@ def used(lab: LabBackend, since: int) -> set[Right]:
         for line in file:
             event = json.loads(line)
             about = event.get("objectRef") or {}
-            if event["user"]["username"] == USER and event.get("responseStatus", {}).get("code", 0) < 400:
+            if event["user"]["username"] == user and event.get("responseStatus", {}).get("code", 0) < 400:
                 resource = about.get("resource", "")
                 found.add((event["verb"], "/".join(filter(None, (resource, about.get("subresource", ""))))))
     return found
@@ -233,6 +234,50 @@ def test_the_workloads_role_is_enough_for_mode_scale(lab: LabBackend, developer:
     wanted -= {("patch", "replicasets")}  # only where a Deployment's controller has been quick enough to copy something
     assert wanted <= used(lab, since), wanted - used(lab, since)
     wait_nothing_of_ours(lab)
+
+
+def test_the_restorers_role_is_enough_for_the_agents_and_nothing_in_it_is_unused(
+    lab: LabBackend, developer: str
+) -> None:
+    """Clients and watchdogs are killed; the agents of one Service and two workloads are an administrator's account."""
+    files = [MANIFEST.with_name(name) for name in ("developer-workloads.yaml", "restorer.yaml")]
+    for file in files:
+        lab.kubectl("apply", "-f", str(file))
+    lab.kubectl("create", "rolebinding", "workloads", "--role=ktctl-developer-workloads", f"--user={USER}")
+    targets = [
+        ("service", "web", "8080:80", "selector"),
+        ("deployment", "echo", "8080:7", "scale"),
+        ("statefulset", "redis", "8080:6379", "scale"),
+    ]
+    before = [as_it_was(lab, name, kind) for kind, name, _, _ in targets]
+    since = lab.lab.audit_log.stat().st_size
+    try:
+        with contextlib.ExitStack() as stack:
+            doomed: list[int] = []
+            for kind, name, port, mode in targets:
+                words = ("exchange", f"{kind}/{name}", "--expose", port, "--mode", mode)
+                running = Ktctl(lab, *words, "--kubeconfig", developer, "--image", lab.python_image)
+                assert stack.enter_context(running).wait_ready()["services"][0]["nets"] == [
+                    "client",
+                    "watchdog",
+                    "agent",
+                ]
+                doomed += [watchdog_pid(running), running.process.pid]
+            kill(*doomed)
+            limit = time.monotonic() + AGENT_SECONDS
+            while [as_it_was(lab, name, kind) for kind, name, _, _ in targets] != before:
+                assert time.monotonic() < limit
+                time.sleep(0.2)
+    finally:
+        lab.kubectl("delete", "rolebinding", "workloads")
+        for file in files:
+            lab.kubectl("delete", "-f", str(file))
+    (role,) = (part for part in yaml.safe_load_all(files[1].read_text()) if part["kind"] == "Role")
+    wanted = {(verb, resource) for rule in role["rules"] for verb in rule["verbs"] for resource in rule["resources"]}
+    assert wanted == used(lab, since, "system:serviceaccount:default:ktctl-restorer")
+    for what in ("deploy/echo", "sts/redis"):
+        lab.kubectl("rollout", "status", what, "--timeout=60s")
+    wait_nothing_of_ours(lab, COLLECTOR_SECONDS)
 
 
 def test_the_ephemeral_role_is_enough_for_mode_ephemeral(lab: LabBackend, developer: str) -> None:

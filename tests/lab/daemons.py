@@ -21,7 +21,7 @@ rules:
 - level: None
   users: [system:apiserver, system:kube-scheduler, system:kube-controller-manager, system:kube-proxy]
 - level: None
-  userGroups: [system:nodes, system:serviceaccounts]
+  userGroups: [system:nodes, "system:serviceaccounts:kube-system"]
 - level: Metadata
 """
 

@@ -116,7 +116,8 @@ def test_what_it_is_told() -> None:
         for group, resources, name, verbs in (
             ("coordination.k8s.io", ["leases"], "lease", ["get"]),
             ("", ["services"], "web", ["get", "patch"]),
-            ("apps", ["deployments", "deployments/scale"], "app", ["get", "patch"]),
+            ("apps", ["deployments"], "app", ["get", "patch"]),
+            ("apps", ["deployments/scale"], "app", ["patch"]),
         )
     ]
 
