@@ -94,7 +94,7 @@ class TakeSelector:
         refuse_anothers(live, record, self.session)
         if record is not None and selector == ours:
             return None
-        was = self.known if selector == ours else selector
+        was = _less(selector, ours, self.known if record is None else record.was)
         if not isinstance(was, Mapping) or not was:
             raise UsageFault(
                 f"{name_of(live)} has no selector",
@@ -149,9 +149,11 @@ class GiveBack:
 
     Attributes:
         session: only when it is this one's; "" whosever it is.
+        known: the record that the session remembers, in case that somebody has removed it.
     """
 
     session: str = ""
+    known: Record | None = None
 
     def request(self, live: Object) -> Request | None:
         """See `Edit`.
@@ -159,19 +161,25 @@ class GiveBack:
         Raises:
             RecordRefused: see `record_of`.
         """
-        record = record_of(live)
+        record, now = record_of(live), field_of(live)
+        if record is None and self.known is not None and put_back(live, self.known) != now:
+            record = self.known
         if record is None or self.session not in ("", record.session):
             return None
-        kind, now = str(live["kind"]), field_of(live)
+        kind = str(live["kind"])
         by_scale = kind != "Service"
         put: dict[str, Any] = {}
-        if now == record.ours != record.was:
-            put = {FIELDS[kind]: record.was if by_scale else merged(now, record.was)}
+        wanted = put_back(live, record)
+        if wanted != now:
+            put = {FIELDS[kind]: wanted if by_scale else merged(now, wanted)}
         if not record.back:
             # First of all: whoever still holds it must not take it again. Another field manager cannot keep us from writing an
             # annotation of our own, so this and a Service's selector go together.
+            if isinstance(wanted, Mapping) and put and wanted != record.was:
+                record = replace(record, was=wanted, owners=owners_of(live, FIELDS[kind]) or record.owners)
+            kts = {KT_SELECTOR: selector_text(record.was)} if isinstance(record.was, Mapping) else {}
             marked = record_text(kind, replace(record, back=True))
-            return request_of(live, {RECORD: marked}, {} if by_scale else put)
+            return request_of(live, {RECORD: marked, **kts}, {} if by_scale else put)
         if put:
             return request_of(live, {}, put, "scale" if by_scale else "")
         managed = without_ours(live, FIELDS[kind], record.owners if now == record.was else ())
@@ -244,7 +252,9 @@ def refuse_anothers(live: Object, record: Record | None, session: str) -> None:
     """
     recover = f"run: ktctl recover {name_of(live).replace('service/', '')}"
     if record is None:
-        if KT_SELECTOR in ((live.get("metadata") or {}).get("annotations") or {}):
+        field = field_of(live)
+        ours = isinstance(field, Mapping) and field.get(TARGET) == session
+        if KT_SELECTOR in ((live.get("metadata") or {}).get("annotations") or {}) and not ours:
             raise Exchanged(
                 f"{name_of(live)} is exchanged", why="by a KT Connect, which has left its annotation", next_step=recover
             )
@@ -279,9 +289,25 @@ def converge(edit: Edit, read: Callable[[], Object], write: Callable[[Request], 
     raise Conflict(f"{name_of(live)} is never as it was read", why=f"{MAX_ROUNDS} attempts")
 
 
-def held(live: Object, record: Record) -> bool:
-    """Whether what the record's session has put there stands there still."""
-    return field_of(live) == record.ours
+def put_back(live: Object, record: Record) -> Value:
+    """What is to stand there when the record's session is over.
+
+    What was there before where ours stands; else what somebody has put there meanwhile, less what is left of ours: a client-side
+    `kubectl apply` merges maps, and knows of no key that it has not written itself.
+    """
+    now = field_of(live)
+    if not isinstance(now, Mapping):
+        return record.was if now == record.ours else now
+    theirs = _less(now, record.ours, record.was)
+    return now if theirs is None else theirs
+
+
+def _less(now: Value, ours: Value, otherwise: Value | None) -> Value | None:
+    """A selector without what is ours; `otherwise` when there was nothing else."""
+    if not isinstance(now, Mapping) or not isinstance(ours, Mapping):
+        return otherwise
+    theirs = {key: value for key, value in now.items() if ours.get(key) != value}
+    return otherwise if now and not theirs else theirs
 
 
 def merged(now: Value, wanted: Value) -> dict[str, str | None]:

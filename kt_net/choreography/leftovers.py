@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from kt_net.choreography.edits import Edit, ForgetCopy, GiveBack, copies, field_of, held
+from kt_net.choreography.edits import Edit, ForgetCopy, GiveBack, copies, field_of, put_back
 from kt_net.choreography.kt_connect import DropLock, GiveBackKt, ScaleBack, parse_config
 from kt_net.choreography.lease import LEASE_SECONDS
 from kt_net.choreography.names import (
@@ -144,8 +144,10 @@ class _Sessions:
 
 def _judge_record(live: Object, record: Record, sessions: _Sessions, result: Judgement) -> None:
     who = f"exchanged by {record.user or 'somebody'} since {record.since}"
-    was = record.was if held(live, record) else field_of(live)
-    inverse, step = f"{FIELDS[str(live['kind'])]} {_said(was)} again", _edit(live, GiveBack(record.session))
+    inverse, step = (
+        f"{FIELDS[str(live['kind'])]} {_said(put_back(live, record))} again",
+        _edit(live, GiveBack(record.session)),
+    )
     _judge_ours(live, record.session, who, inverse, step, sessions, result)
 
 

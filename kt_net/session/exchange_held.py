@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from kt_net.choreography.edits import Edit, GiveBack, Standing, TakeReplicas, TakeSelector, field_of, standing
-from kt_net.choreography.records import Object, Value, name_of, record_of
+from kt_net.choreography.records import Object, Record, Value, name_of, record_of
 from kt_net.errors import GivenBack, KtError, ObjectMissing
 from kt_net.kube.follow import Followed, Key
 from kt_net.kube.run import run_edit
@@ -39,6 +39,7 @@ class Held:
         self._kind, self._name, self._words = str(live["kind"]), str(live["metadata"]["name"]), name_of(live)
         self._uid = str(live["metadata"]["uid"])
         self._was: Value = field_of(live)
+        self._record: Record | None = None
         self._begun = False
         self._lock = threading.Lock()
         self._seen = threading.Event()
@@ -77,7 +78,7 @@ class Held:
     def _take(self, known: Value | None = None) -> None:
         taken = run_edit(self._api, self._kind, self._namespace, self._name, self._edit(known))
         self._uid = str(taken["metadata"]["uid"])
-        record = record_of(taken)
+        self._record = record = record_of(taken)
         if record is not None:
             self._was = record.was
 
@@ -178,7 +179,7 @@ class Held:
             return []
         with self._lock:
             try:
-                edit = GiveBack(self._engine.target)
+                edit = GiveBack(self._engine.target, known=self._record)
                 given: Mapping[str, Any] = run_edit(self._api, self._kind, self._namespace, self._name, edit)
             except KtError as error:
                 return [error]

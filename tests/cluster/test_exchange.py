@@ -333,6 +333,38 @@ def test_deployed_anew_while_exchanged(lab: LabBackend, service: Callable[..., s
     wait_nothing_of_ours(lab)
 
 
+@pytest.mark.parametrize("back", ["client", "watchdog"])
+@pytest.mark.parametrize("selector", [{"app": "web"}, {"app": "web", "v": "2"}], ids=["the same", "another"])
+def test_kubectl_apply_while_exchanged(lab: LabBackend, selector: dict[str, str], back: str) -> None:
+    """The way most people deploy: it merges its selector into ours. Taken again, or given back when nobody takes it again."""
+
+    def manifest(selector: dict[str, str]) -> str:
+        spec = {"ports": [{"port": 80, "targetPort": 8080}], "selector": selector}
+        return json.dumps({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "applied"}, "spec": spec})
+
+    def given_back() -> bool:
+        found = as_it_was(lab, "applied")
+        return bool(found["spec"]["selector"] == selector and "kt-" not in json.dumps(found))
+
+    lab.kubectl("apply", "-f", "-", given=manifest({"app": "web"}))
+    with Command(HereBackend(lab), "exchange", "applied", "--expose", "8080:80", *flags(lab)) as running:
+        running.wait_until(lambda: any("ends with Ctrl-C" in line for line in running.lines))
+        if back == "watchdog":
+            running.process.send_signal(signal.SIGSTOP)
+        lab.kubectl("apply", "-f", "-", given=manifest(selector))
+        if back == "watchdog":
+            assert (
+                as_it_was(lab, "applied")["spec"]["selector"].keys() > selector.keys()
+            )  # the merge is what this is about
+            running.process.kill()
+        else:
+            running.wait_until(lambda: any("deployed anew" in line for line in running.lines))
+            assert running.interrupt() == 0
+        running.wait_until(given_back)
+    lab.kubectl("delete", "service", "applied")
+    wait_nothing_of_ours(lab, 60)
+
+
 def test_given_back_by_somebody_it_is_not_taken_again(lab: LabBackend, service: Callable[..., str]) -> None:
     """Its selector as it was, and no annotation of ours: that is somebody's wish."""
     name = service("wished")

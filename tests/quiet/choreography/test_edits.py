@@ -201,6 +201,68 @@ def test_what_somebody_changed_while_nobody_looked_stays(kind: str, spec: dict[s
     assert [entry["manager"] for entry in found["metadata"]["managedFields"]] == ["somebody"]
 
 
+@pytest.mark.parametrize("known", ["record", "no record"])
+@pytest.mark.parametrize("taken_again", [True, False])
+@pytest.mark.parametrize(
+    ("applied", "left"),
+    [
+        ({"app": "web"}, {"app": "web"}),
+        ({"app": "web2"}, {"app": "web2"}),
+        ({"kt-role": None, "app": "web2"}, {"app": "web2"}),
+        ({"kt-role": None}, {"app": "web", "tier": "front"}),
+    ],
+    ids=["the same", "another", "half", "a key of ours"],
+)
+def test_client_side_apply_merges_its_keys_into_ours(
+    applied: dict[str, Any], left: dict[str, str], taken_again: bool, known: str
+) -> None:
+    """What remains is what was applied, without what is left of ours; Kubernetes doc, "Declarative Management", merging of maps."""
+    api = cluster("Service")
+    run(api, "Service", TAKES["Service"](SESSION))
+    record = record_of(api.get("Service", NAMESPACE, "web"))
+    deploy(api, "Service", {"selector": applied})
+    if taken_again:
+        live = api.get("Service", NAMESPACE, "web")
+        assert standing(live, SESSION, live["metadata"]["uid"]) is Standing.CHANGED
+        run(api, "Service", TAKES["Service"](SESSION))
+        assert api.get("Service", NAMESPACE, "web")["spec"]["selector"] == exchange_selector(SESSION)
+        record = record_of(api.get("Service", NAMESPACE, "web"))
+    if known == "no record":
+        api.patch("Service", NAMESPACE, "web", {"metadata": {"annotations": {RECORD: None}}})
+    for _ in range(2):
+        run(api, "Service", GiveBack(SESSION, known=record if known == "no record" else None))
+        found = state(api, "Service")
+        assert found["spec"]["selector"] == left
+        assert "annotations" not in found["metadata"]
+        assert [entry["manager"] for entry in found["metadata"]["managedFields"]] == ["somebody"]
+
+
+def test_without_a_selector_it_is_nobodys_to_take_or_to_put_back() -> None:
+    """Somebody makes an ExternalName of it while it is exchanged."""
+    api = cluster("Service")
+    run(api, "Service", TAKES["Service"](SESSION))
+    deploy(api, "Service", {"selector": None})
+    with pytest.raises(UsageFault, match="no selector"):
+        run(api, "Service", TAKES["Service"](SESSION))
+    run(api, "Service", GiveBack(SESSION))
+    found = state(api, "Service")
+    assert "selector" not in found["spec"]
+    assert "annotations" not in found["metadata"]
+
+
+def test_our_annotation_taken_off_is_no_kt_connects() -> None:
+    """`kubectl annotate svc web kt-record-`: taken again, whatever annotation of ours is left."""
+    api = cluster("Service")
+    run(api, "Service", TAKES["Service"](SESSION))
+    api.patch("Service", NAMESPACE, "web", {"metadata": {"annotations": {RECORD: None}}})
+    live = api.get("Service", NAMESPACE, "web")
+    assert standing(live, SESSION, live["metadata"]["uid"]) is Standing.CHANGED
+    run(api, "Service", TakeSelector(SESSION, "ann", SINCE, known={"app": "web"}))
+    record = record_of(api.get("Service", NAMESPACE, "web"))
+    assert record is not None
+    assert record.was == {"app": "web"}
+
+
 def test_replicas_that_somebody_scaled_up_are_put_back() -> None:
     api = cluster("Deployment")
     run(api, "Deployment", TAKES["Deployment"](SESSION))
