@@ -159,7 +159,7 @@ def _exchange(
         def make(target: str, ports: tuple[str, ...]) -> ExchangeSession | GuestsSession:
             mode_of = exchange_wish.Mode(mode)
             wish = exchange_wish.ExchangeWish(target, ports, mode=mode_of, environment=wanted, **wishes)
-            return session_for(options, printer.step, wish)
+            return session_for(options, printer.step, wish, switch.stop)
 
         exchanges = sessions_of(targets, exposes, make)
         first = exchanges.sessions[0]

@@ -11,8 +11,10 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
 
@@ -48,6 +50,8 @@ class Printer:
         self._started = time.monotonic()
         self._stamped = False
         self._ending = False
+        #: Told, on whichever thread, that nobody reads any more what other threads than the main one say.
+        self.unread: Callable[[], None] = lambda: None
         #: Steps so far, and when they were said.
         self._said: deque[tuple[float, str]] = deque(maxlen=MOST_SAID)
 
@@ -70,13 +74,20 @@ class Printer:
         self._ending = True
 
     def step(self, text: str) -> None:
-        """One thing that is done, with the data it found."""
+        """One thing that is done, with the data it found.
+
+        Raises:
+            BrokenPipeError: nobody reads it; on the main thread only, and not while things are undone.
+        """
         try:
             self._step(text)
         except BrokenPipeError:
-            if not self._ending:
+            main = threading.current_thread() is threading.main_thread()
+            if main and not self._ending:
                 raise
             forget_reader()
+            if not main:
+                self.unread()
 
     def _step(self, text: str) -> None:
         if not self._stamped:

@@ -90,13 +90,15 @@ def guarded(printer: Printer, debug: bool, run: Callable[[], int]) -> int:
 
 def hold(switch: StopSwitch, session: Any, printer: Printer, ready: Callable[[], None]) -> int:
     """Start a session, say it is ready, wait for its end, undo."""
+    printer.unread = switch.stop.set
     try:
         session.start()
         switch.started()
         ready()
         session.wait(switch.stop)
     finally:
-        switch.started()  # a second Ctrl-C must not break the undo
+        switch.started()  # a second Ctrl-C must not break the undo, and ends what is waited for in it
+        switch.stop.clear()
         printer.ending()
         for line in session.close():
             printer.step(line)

@@ -17,7 +17,7 @@ from kt_net.choreography.edits import Request
 from kt_net.choreography.records import Object
 from kt_net.choreography.shadow import LEASE, ShadowOptions, lease
 from kt_net.choreography.steps import Step
-from kt_net.errors import UsageFault
+from kt_net.errors import Exchanged, UsageFault
 
 PREFIX: Final = "kt-exchange-"
 #: A guest whose client is gone ends after so long, whatever the client has asked for: it is in somebody else's pod.
@@ -34,15 +34,27 @@ _BOOT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class AddGuest:
-    """An ephemeral container; once it is there, it is there."""
+    """An ephemeral container; once it is there, it is there.
+
+    Attributes:
+        passed: names of guests that are nobody's any more. Of two who add one at the same time the second sees the first's.
+    """
 
     container: Mapping[str, Any]
+    passed: frozenset[str] = frozenset()
 
     def request(self, live: Object) -> Request | None:
-        """See `Edit`."""
+        """See `Edit`.
+
+        Raises:
+            Exchanged: somebody else has one there.
+        """
         there = list((live.get("spec") or {}).get("ephemeralContainers") or ())
         if any(one.get("name") == self.container["name"] for one in there):
             return None
+        for name in guests(live):
+            if name not in self.passed:
+                raise anothers(str(live["metadata"]["name"]), name)
         metadata = {"resourceVersion": live["metadata"]["resourceVersion"]}
         return Request(
             {"metadata": metadata, "spec": {"ephemeralContainers": [*there, dict(self.container)]}},
@@ -88,18 +100,45 @@ def guest_steps(options: ShadowOptions, pod: Object, container: Mapping[str, Any
     delete = Step(f"delete {LEASE}", "delete", "Lease", options.namespace, options.name)
     return [
         Step(LEASE, "create", "Lease", options.namespace, options.name, lease(options, owner), delete),
-        Step("guest", "edit", "Pod", options.namespace, name, edit=AddGuest(container)),
+        Step("guest", "edit", "Pod", options.namespace, name, edit=AddGuest(container, frozenset(guests(pod)))),
     ]
 
 
-def guests(pod: Object) -> list[str]:
-    """Names of the guests that run in a pod: somebody exchanges it."""
-    found = (pod.get("status") or {}).get("ephemeralContainerStatuses") or ()
+def guests(pod: Object, *, running: bool = False) -> list[str]:
+    """Names of the guests in a pod that have not ended: somebody exchanges it. With `running`, of those that have begun."""
+    statuses = (pod.get("status") or {}).get("ephemeralContainerStatuses") or ()
+    states = {str(one.get("name")): one.get("state") or {} for one in statuses}
+    names = [str(one.get("name")) for one in (pod.get("spec") or {}).get("ephemeralContainers") or ()]
     return [
-        str(one.get("name"))
-        for one in found
-        if str(one.get("name")).startswith(PREFIX) and "running" in (one.get("state") or {})
+        name
+        for name in names
+        if name.startswith(PREFIX)
+        and "terminated" not in states.get(name, {})
+        and (not running or "running" in states.get(name, {}))
     ]
+
+
+def anothers(pod: str, guest: str) -> Exchanged:
+    """Why a pod with that guest in it is not ours to take."""
+    return Exchanged(
+        f"pod/{pod} is exchanged",
+        why=f"somebody's guest is in it: container {guest}",
+        next_step="ask them to end it; it ends by itself when its client is gone (one that has never begun: ktctl clean)",
+    )
+
+
+def refuse_host_network(pod: Object) -> None:
+    """Nothing, when a pod has a network of its own.
+
+    Raises:
+        UsageFault: it is its node's, and everybody's on that node would be redirected.
+    """
+    if (pod.get("spec") or {}).get("hostNetwork"):
+        raise UsageFault(
+            f"pod {pod['metadata']['name']} is on its node's network",
+            why="its kernel's rules are the node's: other pods' traffic would come here as well",
+            next_step="use --mode selector or scale",
+        )
 
 
 def probers(pod: Object) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ Not here: whether that KT Connect lives (leftovers.py).
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,8 @@ from kt_net.choreography.ownership import without_ours
 from kt_net.choreography.records import Object, Selector, parse_selector
 
 _MAX_REPLICAS = 10_000
+#: RFC 1123 subdomain. It goes into paths of requests, and whoever may make a pod here may have written it.
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,8 @@ def parse_config(text: str) -> Config:
     words = dict(part.split("=", 1) for part in text[:512].split(",") if "=" in part)
     replicas = words.get("replicas", "")
     number = int(replicas) if replicas.isdecimal() and len(replicas) < 6 else 0
-    return Config(words.get("app", ""), number if number <= _MAX_REPLICAS else 0, words.get("service", ""))
+    app, service = (word if _NAME.match(word) else "" for word in (words.get("app", ""), words.get("service", "")))
+    return Config(app, number if number <= _MAX_REPLICAS else 0, service)
 
 
 @dataclass(frozen=True, slots=True)

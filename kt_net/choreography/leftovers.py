@@ -117,10 +117,11 @@ def judge(objects: Mapping[str, Iterable[Object]], *, now: float, threshold: flo
 
 
 class _Sessions:
-    """Leases by the mark of their session."""
+    """Leases by the mark of their session: of several, as while a shadow pod is replaced, the one that was renewed last."""
 
     def __init__(self, leases: Iterable[Object], now: float) -> None:
-        self._leases = {_label(lease, TARGET): lease for lease in leases}
+        by_age = sorted(leases, key=lambda lease: abs(now - _unix((lease.get("spec") or {}).get("renewTime"), 0.0)))
+        self._leases = {_label(lease, TARGET): lease for lease in reversed(by_age)}
         self._now = now
 
     def renewed(self, session: str) -> str | None:

@@ -51,6 +51,7 @@ KINDS: dict[str, tuple[str, str, bool]] = {
     "StatefulSet": ("apis/apps/v1", "statefulsets", True),
     "ServiceCIDR": ("apis/networking.k8s.io/v1", "servicecidrs", False),
 }
+_NO_SEGMENT = frozenset("/%?#")
 PAGE = 500
 #: A token that leads to the next page lives for five minutes (--etcd-compaction-interval). So often may it be too old in one list.
 GONE = 410
@@ -324,10 +325,13 @@ def url_path(kind: str, namespace: str | None, name: str = "") -> str:
     """The path of a kind's objects, or of one.
 
     Raises:
-        UsageFault: a kind that we do not know.
+        UsageFault: a kind that we do not know, or a name that would lead elsewhere (Kubernetes doc, "Path Segment Names").
     """
     if kind not in KINDS:
         raise UsageFault(f"no path for kind {kind}")
+    for segment in (namespace or "", name):
+        if segment in (".", "..") or _NO_SEGMENT & set(segment):
+            raise UsageFault(f"{segment!r} is no name of an object")
     group, plural, namespaced = KINDS[kind]
     place = f"namespaces/{namespace}/" if namespaced and namespace else ""
     return f"{group}/{place}{plural}" + (f"/{name}" if name else "")

@@ -5,35 +5,41 @@ Not here: what it is made of (kt_net.choreography.guest).
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
-from kt_net.choreography.guest import guest_container, guest_steps, guests, probers
+from kt_net.choreography.guest import (
+    anothers,
+    guest_container,
+    guest_steps,
+    guests,
+    probers,
+    refuse_host_network,
+)
 from kt_net.choreography.shadow import ShadowOptions
 from kt_net.choreography.steps import Sequence
-from kt_net.errors import AdmissionRefused, Exchanged, ImageUnavailable, ObjectMissing, ShadowFailed
+from kt_net.errors import AdmissionRefused, ImageUnavailable, ObjectMissing, ShadowFailed
 from kt_net.kube.api import HttpKubeApi, Object
 from kt_net.kube.run import run_sequence, undo_sequence
 from kt_net.kube.shadow import IMAGE_REASONS, Shadow
-from kt_net.kube.waiting import Watched, watch_until
+from kt_net.kube.waiting import Patience, Watched, watch_until
 
 #: An agent ends at once when its client says so; the kubelet looks at its containers every second, and says what it saw when it can.
 ENDS_SECONDS: Final = 30.0
 
 
-def bring_guest(
-    api: HttpKubeApi, pod: str, options: ShadowOptions, *, deadline_s: float, clock: Callable[[], float]
-) -> Shadow:
+def bring_guest(api: HttpKubeApi, pod: str, options: ShadowOptions, patience: Patience) -> Shadow:
     """An agent in the pod of that name.
 
     Raises:
         ObjectMissing: there is no such pod, or it does not run.
         Exchanged: somebody else has one there.
+        UsageFault: the pod is on its node's network.
         AdmissionRefused: a policy forbids NET_ADMIN.
         ImageUnavailable, ShadowFailed, PermissionMissing and the other refusals; then nothing runs there.
     """
-    live = _wait_until_ending_ones_are_gone(api, pod, options.namespace, clock)
+    live = _wait_until_ending_ones_are_gone(api, pod, options.namespace, patience)
+    refuse_host_network(live)
     sequence = Sequence(guest_steps(options, live, guest_container(options, probers(live))))
     try:
         run_sequence(api, sequence)
@@ -47,10 +53,9 @@ def bring_guest(
         watch_until(
             api,
             options.namespace,
-            [Watched("Pod", fields=f"metadata.name={pod}")],
+            [Watched("Pod", fields=f"metadata.name={pod}", gone=f"pod {pod} is gone")],
             lambda _, seen: _judge(seen, options.name),
-            deadline_s=deadline_s,
-            clock=clock,
+            patience,
             late=f"the container in pod {pod} did not run",
             last="the kubelet has not begun",
         )
@@ -60,34 +65,32 @@ def bring_guest(
     return Shadow(pod, options, sequence)
 
 
-def _wait_until_ending_ones_are_gone(api: HttpKubeApi, pod: str, namespace: str, clock: Callable[[], float]) -> Object:
+def _wait_until_ending_ones_are_gone(api: HttpKubeApi, pod: str, namespace: str, patience: Patience) -> Object:
     """The pod, without guests whose client has ended: the kubelet says so some seconds after it.
 
     Raises:
-        Exchanged: somebody has one there that lives.
+        Exchanged: somebody has one there that lives, or that is about to.
         ObjectMissing: the pod does not run.
         ShadowFailed: one does not end.
     """
     live = api.get("Pod", namespace, pod)
     if (live.get("status") or {}).get("phase") != "Running":
         raise ObjectMissing(f"pod {pod} does not run")
-    if not (there := guests(live)):
-        return live
-    for name in there:
-        with contextlib.suppress(ObjectMissing):
+    for name in guests(live):
+        try:
             api.get("Lease", namespace, name)
-            raise Exchanged(
-                f"pod/{pod} is exchanged",
-                why=f"somebody's guest is in it: container {name}",
-                next_step="ask them to end it; it ends by itself when its client is gone",
-            )
+        except ObjectMissing:
+            continue
+        raise anothers(pod, name)
+    # One that has never begun, of an image that is not there, cannot be taken out of the pod again, and does nothing.
+    if not (there := guests(live, running=True)):
+        return live
     return watch_until(
         api,
         namespace,
-        [Watched("Pod", fields=f"metadata.name={pod}")],
-        lambda _, seen: (None if guests(seen) else seen, ""),
-        deadline_s=ENDS_SECONDS,
-        clock=clock,
+        [Watched("Pod", fields=f"metadata.name={pod}", gone=f"pod {pod} is gone")],
+        lambda _, seen: (None if guests(seen, running=True) else seen, ""),
+        replace(patience, seconds=ENDS_SECONDS),
         late=f"container {there[0]} in pod {pod}, whose exchange is over, did not end",
         last="the kubelet does not say",
     )

@@ -5,7 +5,6 @@ Not here: what the pod is made of (kt_net.choreography.shadow).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from kt_net.choreography.shadow import ShadowOptions, shadow_steps
@@ -13,7 +12,7 @@ from kt_net.choreography.steps import Sequence
 from kt_net.errors import AdmissionRefused, ImageUnavailable, ShadowFailed
 from kt_net.kube.api import HttpKubeApi, Object
 from kt_net.kube.run import run_sequence, undo_sequence
-from kt_net.kube.waiting import Watched, watch_until
+from kt_net.kube.waiting import Patience, Watched, watch_until
 
 IMAGE_REASONS = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError"}
@@ -30,7 +29,7 @@ class Shadow:
     lost: tuple[str, ...] = ()
 
 
-def start_shadow(api: HttpKubeApi, options: ShadowOptions, *, deadline_s: float, clock: Callable[[], float]) -> Shadow:
+def start_shadow(api: HttpKubeApi, options: ShadowOptions, patience: Patience) -> Shadow:
     """Create everything and wait until the pod runs; with less where admission wants less.
 
     Raises:
@@ -42,7 +41,7 @@ def start_shadow(api: HttpKubeApi, options: ShadowOptions, *, deadline_s: float,
         try:
             run_sequence(api, sequence)
             try:
-                pod = wait_running(api, options.namespace, options.name, deadline_s=deadline_s, clock=clock)
+                pod = wait_running(api, options.namespace, options.name, patience)
             except BaseException:
                 undo_sequence(api, sequence)
                 raise
@@ -58,11 +57,11 @@ def start_shadow(api: HttpKubeApi, options: ShadowOptions, *, deadline_s: float,
                 raise
 
 
-def wait_running(api: HttpKubeApi, namespace: str, job: str, *, deadline_s: float, clock: Callable[[], float]) -> str:
+def wait_running(api: HttpKubeApi, namespace: str, job: str, patience: Patience) -> str:
     """The name of the Job's pod, once its container runs.
 
     Raises:
-        ImageUnavailable, AdmissionRefused, ShadowFailed: as soon as pod or Events say so, or at the deadline.
+        ImageUnavailable, AdmissionRefused, ShadowFailed: as soon as pod or Events say so, or at the end of patience.
     """
 
     def judge(kind: str, seen: Object) -> tuple[str | None, str]:
@@ -76,8 +75,7 @@ def wait_running(api: HttpKubeApi, namespace: str, job: str, *, deadline_s: floa
         namespace,
         (Watched("Pod", selector=f"job-name={job}"), Watched("Event", needed=False)),
         judge,
-        deadline_s=deadline_s,
-        clock=clock,
+        patience,
         late="the shadow pod did not run",
         last="no pod was created",
     )

@@ -212,10 +212,12 @@ def _recover_kt_connects(api: HttpKubeApi, namespace: str, service: Object, resu
     for pod in api.list("Pod", namespace, selector=f"{SELECTOR},{ROLE}={ROLE_EXCHANGE}"):
         config = parse_config(str((pod["metadata"].get("annotations") or {}).get(KT_CONFIG, "")))
         labels = pod["metadata"].get("labels") or {}
-        if config.app and not pod["metadata"].get("ownerReferences") and selector.items() <= labels.items():
+        fits = bool(selector) and selector.items() <= labels.items()
+        if config.app and config.replicas and fits and not pod["metadata"].get("ownerReferences"):
             run_edit(api, "Deployment", namespace, config.app, ScaleBack(config.replicas))
             result.done.append(f"deployment/{config.app} has its {config.replicas} replicas again: a KT Connect had it")
-            _run(api, Step("pod", "delete", "Pod", namespace, pod["metadata"]["name"]), result)
+            gone = Step("pod", "delete", "Pod", namespace, pod["metadata"]["name"], uid=pod["metadata"]["uid"])
+            _run(api, gone, result)
     if KT_LOCK in annotations:
         run_edit(api, "Service", namespace, name, DropLock(annotations[KT_LOCK]))
         result.done.append(f"{name_of(service)} is unlocked")

@@ -29,10 +29,12 @@ from kt_net.kube.config import Cluster
 from kt_net.kube.dial import Dialler
 from kt_net.kube.run import undo_sequence
 from kt_net.kube.shadow import Shadow, start_shadow
+from kt_net.kube.waiting import Patience
 from kt_net.relay.streams import SessionEvent, Switchboard
 from kt_net.session.heartbeat import Heartbeat, micro_time
 from kt_net.session.home import remember_carrier, remembered_carrier
 from kt_net.session.lanes import Lanes
+from kt_net.session.predecessors import Predecessors
 from kt_net.tunnel.events import Forgotten, GoneOn, HelloReceived, PeerSilent
 
 VERSION = "0.1.0.dev0"
@@ -46,9 +48,7 @@ Progress = Callable[[str], None]
 class BringUp(Protocol):
     """See `kt_net.kube.shadow.start_shadow`."""
 
-    def __call__(
-        self, api: HttpKubeApi, options: ShadowOptions, *, deadline_s: float, clock: Callable[[], float]
-    ) -> Shadow:
+    def __call__(self, api: HttpKubeApi, options: ShadowOptions, patience: Patience) -> Shadow:
         """An agent that runs."""
         ...
 
@@ -128,7 +128,8 @@ class Engine:
         #: The session's mark on every object of its own, KT Connect's `kt-target`.
         self.target = os.urandom(10).hex()
         self.shadow: Shadow | None = None
-        self._left: list[Shadow] = []  # shadow pods that lead nowhere any more, whose objects are still there
+        self._predecessors = Predecessors(api)
+        self._given_up = threading.Event()
         #: Told of another shadow pod that runs, before the objects of the last one go: what belongs to those is to belong to this one.
         #: May raise KtError; then it is told again.
         self.moved: Callable[[Shadow], None] = lambda shadow: None
@@ -163,9 +164,8 @@ class Engine:
             now_unix=int(now),
             idle_exit=self._options.idle_exit,
         )
-        self.shadow = self._bring_up(
-            self.api, self._equip(options), deadline_s=self._options.pod_seconds, clock=monotonic
-        )
+        patience = Patience(self._options.pod_seconds, monotonic, self._given_up)
+        self.shadow = self._bring_up(self.api, self._equip(options), patience)
         return self.shadow
 
     def connect(self, summary: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -191,7 +191,9 @@ class Engine:
         """Renew the Lease of `shadow` from now on."""
         if self._heartbeat is not None:
             self._heartbeat.stop()
-        self._heartbeat = Heartbeat(self.api, self.cluster.namespace, shadow.options.name, self._summary)
+        self._heartbeat = Heartbeat(
+            self.api, self.cluster.namespace, shadow.options.name, self._summary, beaten=self._leave_old
+        )
         self._heartbeat.start()
 
     def _dial(self, seconds: float) -> WebsocketCarrier:
@@ -211,11 +213,15 @@ class Engine:
         gone = self._gone()
         if gone:
             self._replace_shadow(gone)
-        while self._left:
-            self.moved(self.up())
-            old = self._left.pop()
-            for failed in undo_sequence(self.api, old.sequence):
-                logger.warning("of the old shadow pod: %s", failed)
+        self._leave_old()
+
+    def _leave_old(self) -> None:
+        """Remove what belongs to shadow pods that lead nowhere any more; what cannot be removed now is tried again later.
+
+        Raises:
+            KtError: what `moved` raises.
+        """
+        self._predecessors.remove(lambda: self.moved(self.up()))
 
     def _gone(self) -> str:
         """Why the shadow pod leads nowhere any more; nothing when it may.
@@ -241,7 +247,7 @@ class Engine:
         self.loop.call_soon(self.lanes.begin_anew)
         old = self.up()
         shadow = self.start_shadow()
-        self._left.append(old)
+        self._predecessors.add(old)
         self.progress(f"shadow pod {shadow.pod}")
         self._beat(shadow)
 
@@ -296,6 +302,8 @@ class Engine:
         Raises:
             KtError: why it does not.
         """
+        if self._given_up.is_set():
+            raise TunnelLost("the connection is not wanted any more")
         if not self.loop.running:
             raise self.failure()
 
@@ -308,8 +316,13 @@ class Engine:
 
     # -- down
 
+    def give_up(self) -> None:
+        """Wait for nothing any more; what another thread is bringing up is taken back there."""
+        self._given_up.set()
+
     def close(self) -> list[KtError]:
         """Undo: the tunnel, then the cluster's objects. What could not be removed."""
+        self.give_up()
         if self._heartbeat is not None:
             self._heartbeat.stop()
         self.lanes.close()
@@ -317,9 +330,9 @@ class Engine:
             time.sleep(0.02)
         self.loop.stop()
         self.lanes.close_carriers()
-        failed: list[KtError] = []
-        for shadow in (*self._left, *filter(None, (self.shadow,))):
-            failed += undo_sequence(self.api, shadow.sequence)
+        failed = self._predecessors.remove()
+        if self.shadow is not None:
+            failed += undo_sequence(self.api, self.shadow.sequence)
         self.shadow = None
         self.api.close()
         return failed

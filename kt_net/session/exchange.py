@@ -57,9 +57,13 @@ QUIET_SECONDS: Final = 30.0
 
 
 class ExchangeSession:
-    """One exchange. `start` brings it up, `close` undoes it."""
+    """One exchange. `start` brings it up, `close` undoes it.
 
-    def __init__(self, options: SessionOptions, progress: Progress, wish: ExchangeWish) -> None:
+    Args:
+        stop: set: nothing is waited for any more.
+    """
+
+    def __init__(self, options: SessionOptions, progress: Progress, wish: ExchangeWish, stop: threading.Event) -> None:
         self._options = options
         self._progress = progress
         self._wish = wish
@@ -76,7 +80,7 @@ class ExchangeSession:
         self._inbound: Inbound | None = None
         self._held: Held | None = None
         self._nets: Nets | None = None
-        self._stop = threading.Event()
+        self._stop = stop
         self._quiet_until = 0.0
         #: Of an original container, when it was asked for.
         self.environment = Environment()
@@ -241,7 +245,7 @@ class ExchangeSession:
             run_step(self._up.api, join_step(self._found.live, self._up.cluster.namespace, shadow.pod))
 
     def _wait(self, condition: Callable[[], bool], seconds: float, otherwise: str) -> None:
-        """Until it is so, or for so long: then it is said.
+        """Until it is so, or for so long: then it is said. Or until the stop is set.
 
         Raises:
             KtError: the session is over.
@@ -254,7 +258,8 @@ class ExchangeSession:
             if monotonic() > limit:
                 self._progress(f"{otherwise} after {seconds:g} s")
                 return
-            self._stop.wait(LOOK_SECONDS)
+            if self._stop.wait(LOOK_SECONDS):
+                return
 
     def _ends(self) -> Iterable[tuple[str, str]]:
         """(Service, pod) of all that are ready, as EndpointSlices say it."""
@@ -300,7 +305,6 @@ class ExchangeSession:
             GivenBack: somebody else has given it back.
             KtError: the connection ended by itself.
         """
-        self._stop = stop
         if self._engine is None or self._held is None:
             return
         try:
@@ -323,9 +327,8 @@ class ExchangeSession:
     # -- down
 
     def close(self) -> list[str]:
-        """Undo everything; what could not be, in words. Callers who are here have `drain` seconds; another signal ends all waiting."""
+        """Undo everything; what could not be, in words. Callers who are here have `drain` seconds, unless the stop is set (again)."""
         failed: list[KtError] = []
-        self._stop.clear()
         if self._held is not None:
             failed += self._held.give_back()
             if not failed:
@@ -388,16 +391,21 @@ class ExchangeSession:
         return True
 
 
-def session_for(options: SessionOptions, progress: Progress, wish: ExchangeWish) -> ExchangeSession | GuestsSession:
+def session_for(
+    options: SessionOptions, progress: Progress, wish: ExchangeWish, stop: threading.Event
+) -> ExchangeSession | GuestsSession:
     """By its mode.
+
+    Args:
+        stop: what ends it, and then what its end waits for.
 
     Raises:
         UsageFault: the target makes no sense.
     """
     target = parse_target(wish.target)
     if wish.mode is Mode.EPHEMERAL and target.kind is not Kind.HOST:
-        return GuestsSession(options, progress, wish, target)
-    return ExchangeSession(options, progress, wish)
+        return GuestsSession(options, progress, wish, target, stop)
+    return ExchangeSession(options, progress, wish, stop)
 
 
 class Exchanges:
@@ -426,15 +434,16 @@ class Exchanges:
         Raises:
             KtError: one has ended by itself.
         """
-        ended: list[KtError] = []
+        ended: list[BaseException] = []
         over = threading.Event()
 
         def wait(session: ExchangeSession | GuestsSession) -> None:
             try:
                 session.wait(stop)
-            except KtError as error:
+            except BaseException as error:  # noqa: BLE001 - top frame of the thread; raised again below
                 ended.append(error)
-            over.set()
+            finally:
+                over.set()
 
         threads = [threading.Thread(target=wait, args=(session,), daemon=True) for session in self._sessions]
         for thread in threads:

@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Final
 
 from kt_net.choreography.exchange import Plan, plan, pooled, ports_of
-from kt_net.choreography.guest import PREFIX
+from kt_net.choreography.guest import PREFIX, refuse_host_network
 from kt_net.choreography.names import ROLE_EXCHANGE, check_namespace
 from kt_net.choreography.records import Object
 from kt_net.choreography.scale import all_ports
@@ -34,6 +34,7 @@ from kt_net.kube.follow import Followed, Key
 from kt_net.kube.guest import bring_guest, guest_gone
 from kt_net.kube.permissions import EPHEMERAL_NEEDS, require
 from kt_net.kube.shadow import Shadow
+from kt_net.kube.waiting import Patience
 from kt_net.session.engine import Engine, Progress, SessionOptions
 from kt_net.session.exchange_target import numbers_of
 from kt_net.session.exchange_wish import ExchangeWish
@@ -47,14 +48,27 @@ logger = logging.getLogger(__name__)
 MAX_PODS: Final = 16
 _AT_ONCE: Final = 4
 LOOK_SECONDS: Final = 0.1
+#: For a guest that was being brought up when all is undone.
+TAKEN_BACK_SECONDS: Final = 5.0
 #: Where the agent listens on the pod's loopback, among the ports that nobody is likely to have.
 _FIRST_PORT, _PORTS = 40000, 5000
 
 
 class GuestsSession:
-    """One exchange, in all pods of a target. `start` brings it up, `close` undoes it."""
+    """One exchange, in all pods of a target. `start` brings it up, `close` undoes it.
 
-    def __init__(self, options: SessionOptions, progress: Progress, wish: ExchangeWish, target: Target) -> None:
+    Args:
+        stop: set: nothing is waited for any more.
+    """
+
+    def __init__(
+        self,
+        options: SessionOptions,
+        progress: Progress,
+        wish: ExchangeWish,
+        target: Target,
+        stop: threading.Event,
+    ) -> None:
         if options.carrier == "exec":
             raise UsageFault("--carrier exec makes no sense with --mode ephemeral", why="a guest has no bridge")
         self._options = options
@@ -70,7 +84,7 @@ class GuestsSession:
         self._cluster: Cluster | None = None
         self._api: HttpKubeApi | None = None
         self._failure: KtError | None = None
-        self._stop = threading.Event()
+        self._stop = stop
         self.environment = Environment()
 
     @property
@@ -116,9 +130,9 @@ class GuestsSession:
         self._plan = plan(ports, self._wish.exposes, numbers=numbers_of(pods[:1]), guest=True)
         if self._wish.environment:
             self._read_environment(api, namespace, pods[0], ports)
-        with ThreadPoolExecutor(max_workers=_AT_ONCE, thread_name_prefix="ktctl-guest") as pool:
-            for begun in [pool.submit(self._begin, str(pod["metadata"]["name"])) for pod in pods]:
-                begun.result()
+        for pod in pods:
+            refuse_host_network(pod)
+        self._begin_all(sorted(str(pod["metadata"]["name"]) for pod in pods))
         self._followed = Followed(api, "Pod", namespace, self._changed, keep=_runs, selector=selector, fields=fields)
         self._progress(f"callers of {len(pods)} pods come here: {self._plan.words}")
         self._progress(
@@ -160,6 +174,30 @@ class GuestsSession:
             self._progress(f"not in the environment: {line}")
 
     # -- pods
+
+    def _begin_all(self, pods: list[str]) -> None:
+        """The first one alone: of two who want the same pods one is told there, and the other one gets them all.
+
+        Raises:
+            KtError: one could not be begun; then none is begun any more.
+        """
+        with ThreadPoolExecutor(max_workers=_AT_ONCE, thread_name_prefix="ktctl-guest") as pool:
+            try:
+                self._begin(pods[0])
+                for begun in [pool.submit(self._begin, name) for name in pods[1:]]:
+                    begun.result()
+            except BaseException:
+                self._give_up()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _give_up(self) -> None:
+        """Begin none any more; those that are being begun are taken back by whoever begins them."""
+        self._ended.set()
+        with self._lock:
+            guests = list(self._pods.values())
+        for guest in guests:
+            guest.give_up()
 
     def _begin(self, pod: str) -> None:
         """A guest in that pod.
@@ -212,7 +250,6 @@ class GuestsSession:
             GivenBack: an agent has ended while we were away.
             KtError: the connection to a pod that is there ended by itself.
         """
-        self._stop = stop
         while not stop.wait(LOOK_SECONDS):
             if self._failure is not None:
                 raise self._failure
@@ -227,13 +264,15 @@ class GuestsSession:
                             raise  # else its pod has gone meanwhile
 
     def close(self) -> list[str]:
-        """Undo everything; what could not be, in words. Callers who are here have `drain` seconds; another signal ends that."""
+        """Undo everything; what could not be, in words. Callers who are here have `drain` seconds, unless the stop is set (again)."""
         self._ended.set()
-        self._stop.clear()
         if self._followed is not None:
             self._followed.close()
         with self._lock:
             guests, self._pods = dict(self._pods), {}
+        for guest in guests.values():
+            if not guest.begun:
+                guest.give_up()
         for guest in guests.values():
             guest.stop()
         limit = monotonic() + self._wish.drain
@@ -244,6 +283,8 @@ class GuestsSession:
             if self._stop.wait(LOOK_SECONDS):
                 break
         failed = [line for guest in guests.values() for line in guest.close()]
+        if self._followed is not None:
+            self._followed.thread.join(TAKEN_BACK_SECONDS)
         if self._api is not None:
             self._api.close()
         return failed
@@ -265,7 +306,7 @@ class _Guest:
         self._pod = pod
         self._fail = fail
         self._brought = False
-        self._begun = False
+        self.begun = False
         self._engine = Engine(
             cluster,
             HttpKubeApi(cluster),
@@ -292,9 +333,7 @@ class _Guest:
         """How many are here."""
         return self._inbound.callers
 
-    def _bring(
-        self, api: HttpKubeApi, options: ShadowOptions, *, deadline_s: float, clock: Callable[[], float]
-    ) -> Shadow:
+    def _bring(self, api: HttpKubeApi, options: ShadowOptions, patience: Patience) -> Shadow:
         if self._brought:
             if not _runs(api.get("Pod", options.namespace, self._pod)):
                 raise ShadowFailed(f"pod {self._pod} is going")
@@ -306,7 +345,7 @@ class _Guest:
             raise error
         self._brought = True
         port = _FIRST_PORT + int.from_bytes(os.urandom(2), "big") % _PORTS
-        return bring_guest(api, self._pod, replace(options, agent_port=port), deadline_s=deadline_s, clock=clock)
+        return bring_guest(api, self._pod, replace(options, agent_port=port), patience)
 
     def start(self) -> None:
         """Have callers come here.
@@ -328,7 +367,7 @@ class _Guest:
             raise ShadowFailed("the agent does not say whether it redirects", why=f"version {report.get('agent', '?')}")
         self._inbound.start()
         self._inbound.wait_listening(self._engine.check)
-        self._begun = True
+        self.begun = True
 
     def check(self) -> None:
         """Nothing, while it lives, or is being brought up.
@@ -336,8 +375,12 @@ class _Guest:
         Raises:
             KtError: why it does not.
         """
-        if self._begun:
+        if self.begun:
             self._engine.check()
+
+    def give_up(self) -> None:
+        """Whoever is bringing it up is to stop, and to take it back."""
+        self._engine.give_up()
 
     def stop(self) -> None:
         """No more callers; those who are here stay."""

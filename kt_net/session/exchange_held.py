@@ -45,7 +45,7 @@ class Held:
         self._seen = threading.Event()
         self._followed: Followed[str] | None = None
         self._ended = threading.Event()
-        self._failure: KtError | None = None
+        self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._keep, name="ktctl-held", daemon=True)
 
     def take(self) -> None:
@@ -112,6 +112,12 @@ class Held:
         self._seen.set()
 
     def _keep(self) -> None:
+        try:
+            self._keep_holding()
+        except Exception as error:  # noqa: BLE001 - top frame of the thread: the session is to end of it, not to go on alone
+            self._fail(error)
+
+    def _keep_holding(self) -> None:
         """Look at it whenever it has changed, and take it again when somebody has written it anew."""
         gone = False
         while not self._ended.is_set():
@@ -163,7 +169,7 @@ class Held:
             why="by ktctl recover, by whoever took this program for dead, or by writing it anew without our annotation",
         )
 
-    def _fail(self, error: KtError) -> None:
+    def _fail(self, error: Exception) -> None:
         self._failure = error
         self._ended.set()
 

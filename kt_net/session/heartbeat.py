@@ -24,13 +24,26 @@ def micro_time(unix: float) -> str:
 
 
 class Heartbeat:
-    """Beats until stopped. A beat that fails is logged: the next one may not."""
+    """Beats until stopped. A beat that fails is logged: the next one may not.
 
-    def __init__(self, api: HttpKubeApi, namespace: str, name: str, summary: Callable[[], Mapping[str, Any]]) -> None:
+    Args:
+        beaten: called after each beat that did not fail; may raise KtError.
+    """
+
+    def __init__(
+        self,
+        api: HttpKubeApi,
+        namespace: str,
+        name: str,
+        summary: Callable[[], Mapping[str, Any]],
+        *,
+        beaten: Callable[[], None] = lambda: None,
+    ) -> None:
         self._api = api
         self._namespace = namespace
         self._name = name
         self._summary = summary
+        self._beaten = beaten
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ktctl-heartbeat", daemon=True)
 
@@ -50,3 +63,8 @@ class Heartbeat:
                 self._api.patch("Lease", self._namespace, self._name, body)
             except KtError as error:
                 logger.warning("the lease was not renewed: %s", error)
+                continue
+            try:
+                self._beaten()
+            except KtError as error:
+                logger.warning("after the lease was renewed: %s", error)

@@ -9,10 +9,17 @@ from typing import Any
 
 import pytest
 
-from kt_net.choreography.guest import AddGuest, guest_container, guest_steps, guests, probers
+from kt_net.choreography.guest import (
+    AddGuest,
+    guest_container,
+    guest_steps,
+    guests,
+    probers,
+    refuse_host_network,
+)
 from kt_net.choreography.shadow import ShadowOptions
 from kt_net.choreography.steps import Sequence
-from kt_net.errors import UsageFault
+from kt_net.errors import Exchanged, UsageFault
 from kt_net.kube.run import run_sequence, undo_sequence
 from tests.conformance.fake_api import FakeApi
 
@@ -80,15 +87,36 @@ def test_the_lease_is_the_pods_and_is_taken_back() -> None:
     assert api.objects() == [("Pod", "shop", "web")]
 
 
+def inhabited(**states: str) -> dict[str, Any]:
+    """A pod with these ephemeral containers; one that is "added" has no status yet."""
+    statuses = [{"name": name, "state": {state: {}}} for name, state in states.items() if state != "added"]
+    containers = [{"name": name} for name in states]
+    return {**pod(ephemeralContainerStatuses=statuses), "spec": {"ephemeralContainers": containers}}
+
+
 def test_who_is_there() -> None:
-    running: dict[str, Any] = {"state": {"running": {}}}
-    statuses = [
-        {"name": "debugger", **running},
-        {"name": "kt-exchange-a", **running},
-        {"name": "kt-exchange-b", "state": {"terminated": {}}},
-    ]
-    assert guests(pod(ephemeralContainerStatuses=statuses)) == ["kt-exchange-a"]
+    names = {"debugger": "running", "kt-exchange-a": "running", "kt-exchange-b": "terminated"}
+    found = inhabited(**names, **{"kt-exchange-c": "waiting", "kt-exchange-d": "added"})
+    assert guests(found) == ["kt-exchange-a", "kt-exchange-c", "kt-exchange-d"]
+    assert guests(found, running=True) == ["kt-exchange-a"]
     assert guests({}) == []
+
+
+@pytest.mark.parametrize("state", ["added", "waiting", "running"])
+def test_of_two_who_add_one_at_the_same_time_the_second_is_told(state: str) -> None:
+    """It has looked before the first one's was there; its request has not held, and it looks again."""
+    edit = AddGuest(guest_container(options(), ()))
+    with pytest.raises(Exchanged, match="pod/web is exchanged"):
+        edit.request(inhabited(**{"kt-exchange-first": state}))
+    assert edit.request(inhabited(**{"kt-exchange-first": "terminated"})) is not None
+    known = AddGuest(guest_container(options(), ()), frozenset({"kt-exchange-first"}))
+    assert known.request(inhabited(**{"kt-exchange-first": state})) is not None
+
+
+def test_the_nodes_network_is_everybodys() -> None:
+    refuse_host_network(pod())
+    with pytest.raises(UsageFault, match="its node's network"):
+        refuse_host_network({**pod(), "spec": {"hostNetwork": True}})
 
 
 @pytest.mark.parametrize(

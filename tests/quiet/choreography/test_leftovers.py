@@ -68,6 +68,8 @@ def words(judgement: Judgement) -> list[str]:
     [
         ({"Service": [exchanged()], "Lease": [lease(5)]}, []),
         ({"Service": [exchanged()], "Lease": [lease(31)]}, ["service/web: selector app=web again"]),
+        ({"Service": [exchanged()], "Lease": [lease(5), lease(60)]}, []),
+        ({"Service": [exchanged()], "Lease": [lease(60), lease(5)]}, []),
         ({"Service": [exchanged()], "Lease": []}, ["service/web: selector app=web again"]),
         ({"Service": [exchanged()], "Lease": [lease(5, "other")]}, ["service/web: selector app=web again"]),
         ({"Service": [exchanged(selector={"app": "new"})]}, ["service/web: selector app=new again"]),

@@ -19,7 +19,7 @@ from kt_cli import entry
 from kt_cli.exits import EXITS, exit_code
 from kt_cli.main import app
 from kt_cli.output import Format, Printer
-from kt_cli.running import Stopped, StopSwitch, guarded
+from kt_cli.running import Stopped, StopSwitch, guarded, hold
 from kt_net import errors
 
 SCHEMA = json.loads((Path(kt_cli.__file__).parent / "output.schema.json").read_text())
@@ -163,3 +163,68 @@ def test_signals_interrupt_once_and_then_only_wish() -> None:
         switch._handle(2, None)
     assert switch.stop.is_set()
     switch._handle(2, None)
+
+
+class Unread:
+    """Standard output of which nobody reads the other end."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+    def flush(self) -> None:
+        raise BrokenPipeError
+
+    def isatty(self) -> bool:
+        return False
+
+
+def test_who_is_told_that_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The main thread ends of it; another one has the session ended, and goes on. While things are undone it is nobody's business."""
+    monkeypatch.setattr(sys, "stdout", Unread())
+    monkeypatch.setattr("kt_cli.output.forget_reader", lambda: None)
+    printer, told = Printer("exchange", Format.text), threading.Event()
+    printer.unread = told.set
+    with pytest.raises(BrokenPipeError):
+        printer.step("on the main thread")
+    assert not told.is_set()
+    thread = threading.Thread(target=printer.step, args=("on another",))
+    thread.start()
+    thread.join()
+    assert told.is_set()
+    printer.ending()
+    printer.step("undone")
+
+
+def test_a_signal_while_things_are_undone_ends_what_is_waited_for() -> None:
+    """The first one has ended the session; that is over, and a second one is told apart from it."""
+    with StopSwitch().installed() as switch:
+        seen: list[bool] = []
+
+        def close() -> list[str]:
+            seen.append(switch.stop.is_set())
+            signal.raise_signal(signal.SIGINT)
+            seen.append(switch.stop.is_set())
+            return []
+
+        def wait(stop: threading.Event) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+        session = SimpleNamespace(start=lambda: None, wait=wait, close=close)
+        assert hold(switch, session, Printer("exchange", Format.json), lambda: None) == 0
+        assert seen == [False, True]
+
+
+def test_the_same_while_it_was_being_brought_up() -> None:
+    with StopSwitch().installed() as switch:
+        seen: list[bool] = []
+
+        def close() -> list[str]:
+            seen.append(switch.stop.is_set())
+            signal.raise_signal(signal.SIGINT)
+            seen.append(switch.stop.is_set())
+            return []
+
+        session = SimpleNamespace(start=lambda: signal.raise_signal(signal.SIGINT), close=close)
+        with pytest.raises(Stopped):
+            hold(switch, session, Printer("exchange", Format.json), lambda: None)
+        assert seen == [False, True]
