@@ -176,6 +176,26 @@ def _answers_here(lab: LabBackend, pod: str) -> bool:
     return False
 
 
+def test_of_two_who_race_one_wins_in_all_pods(lab: LabBackend, long: bool) -> None:
+    for _ in range(20 if long else 3):
+        with contextlib.ExitStack() as stack:
+            words = ("web", "--expose", "8080:80", "--drain", "0", *EPHEMERAL)
+            both = [stack.enter_context(exchange(lab, *words)) for _ in range(2)]
+            answers = []
+            for one in both:
+                assert one.process.stdout is not None
+                answers.append(json.loads(one.process.stdout.readline()))
+            assert sorted(answer["ok"] for answer in answers) == [False, True], answers
+            for one, answer in zip(both, answers, strict=True):
+                if answer["ok"]:
+                    one.signal(signal.SIGINT)
+                    assert one.wait_ended() == 0
+                else:
+                    assert one.wait_ended() == 26
+                    assert answer["error"]["class"] == "Exchanged"
+    wait_nothing_of_ours(lab)
+
+
 def test_refused(lab: LabBackend, namespace: Callable[..., str]) -> None:
     """Where policy forbids NET_ADMIN, and where somebody is a guest already; the reason is said."""
     here = HereBackend(lab)
@@ -192,6 +212,17 @@ def test_refused(lab: LabBackend, namespace: Callable[..., str]) -> None:
         running.wait_ready()
         code, answer = ktctl(here, "exchange", "web", "--expose", "8080:80", *EPHEMERAL, *flags(lab))
         assert (code, answer["error"]["class"]) == (26, "Exchanged")
+    pod = {
+        **pod,
+        "metadata": {"name": "wide"},
+        "spec": {"hostNetwork": True, "containers": [{**container, "ports": []}]},
+    }
+    lab.kubectl("create", "-f", "-", given=json.dumps(pod))
+    lab.kubectl("wait", "--for=condition=Ready", "pod/wide", "--timeout=60s")
+    code, answer = ktctl(here, "exchange", "pod/wide", "--expose", "8080:80", *EPHEMERAL, *flags(lab))
+    assert (code, answer["error"]["what"]) == (2, "pod wide is on its node's network")
+    assert "ephemeralContainers" not in lab.kubectl("get", "pod", "wide", "-o", "json")
+    lab.kubectl("delete", "pod", "wide", "--grace-period=1")
     code, answer = ktctl(here, "exchange", "pod/none", "--expose", "8080:80", *EPHEMERAL, *flags(lab))
     assert (code, answer["error"]["class"]) == (20, "ObjectMissing")
     assert as_it_was(lab, "web")["annotations"] is None or "kt-record" not in as_it_was(lab, "web")["annotations"]

@@ -305,6 +305,49 @@ def test_nobody_reads_what_it_says(lab: LabBackend) -> None:
         running.process.wait(20)
 
 
+def test_nobody_reads_what_another_thread_says(lab: LabBackend, service: Callable[..., str]) -> None:
+    """The same, found out by the thread that looks after the Service: it ends by itself."""
+    name = service("unread")
+    with exchange(lab, name, "--expose", "8080:80") as running:
+        running.wait_ready()
+        for stream in (running.process.stdout, running.process.stderr):
+            assert stream is not None
+            stream.close()
+        patch = json.dumps({"spec": {"selector": {"v": "2"}}})
+        lab.kubectl("patch", "service", name, "--field-manager=somebody", "--type=merge", "-p", patch)
+        assert running.process.wait(20) == 0
+    assert as_it_was(lab, name)["spec"]["selector"] == {"v": "2"}
+    wait_nothing_of_ours(lab)
+
+
+def test_ended_while_another_shadow_pod_cannot_run(lab: LabBackend) -> None:
+    """A node that is drained: the next pod waits for a place, and goes with the session."""
+    node = lab.kubectl("get", "nodes", "-o", "name").strip()
+    lines: list[str] = []
+    with (
+        restored(lab, "web"),
+        Command(HereBackend(lab), "exchange", "web", "--expose", "8080:80", *flags(lab)) as running,
+    ):
+        lines = running.lines
+        running.wait_until(lambda: any("ends with Ctrl-C" in line for line in lines))
+        lab.kubectl("cordon", node)
+        try:
+            lab.kubectl("delete", "pod", "-l", "kt-role=shadow-exchange", "--grace-period=1")
+            running.wait_until(lambda: any("starting another one" in line for line in lines))
+            running.wait_until(lambda: len(_jobs(lab)) == 2)
+            started = time.monotonic()
+            assert running.interrupt() == 0
+            print(f"ended {time.monotonic() - started:.1f} s after Ctrl-C")
+            assert time.monotonic() - started < 10
+            assert _jobs(lab) == []
+        finally:
+            lab.kubectl("uncordon", node)
+
+
+def _jobs(lab: LabBackend) -> list[str]:
+    return lab.kubectl("get", "jobs", "-l", "kt-role=shadow-exchange", "-o", "name").split()
+
+
 def test_deployed_anew_while_exchanged(lab: LabBackend, service: Callable[..., str]) -> None:
     """By apply with another selector, and made anew: it comes here again, and what was deployed is what it is afterwards."""
     name = service("again")
