@@ -127,11 +127,11 @@ class GuestsSession:
                 why=f"{MAX_PODS} are possible in mode ephemeral",
                 next_step="use --mode selector",
             )
+        for pod in pods:
+            refuse_host_network(pod)
         self._plan = plan(ports, self._wish.exposes, numbers=numbers_of(pods[:1]), guest=True)
         if self._wish.environment:
             self._read_environment(api, namespace, pods[0], ports)
-        for pod in pods:
-            refuse_host_network(pod)
         self._begin_all(sorted(str(pod["metadata"]["name"]) for pod in pods))
         self._followed = Followed(api, "Pod", namespace, self._changed, keep=_runs, selector=selector, fields=fields)
         self._progress(f"callers of {len(pods)} pods come here: {self._plan.words}")
