@@ -86,7 +86,7 @@ class Printer:
             if main and not self._ending:
                 raise
             forget_reader()
-            if not main:
+            if not self._ending:
                 self.unread()
 
     def _step(self, text: str) -> None:

@@ -27,7 +27,7 @@ class Stopped(BaseException):
 
 
 class StopSwitch:
-    """What signals do: while starting they interrupt, then they set `stop`, while ending they do nothing."""
+    """What signals do: while starting they interrupt, then they set `stop`: the session is to end, and while it does, not to wait."""
 
     def __init__(self) -> None:
         self.stop = threading.Event()

@@ -15,7 +15,7 @@ from enum import Enum, auto
 from typing import Any, Final, Protocol
 
 from kt_net.choreography.names import KT_SELECTOR, RECORD, ROLE, ROLE_EXCHANGE, TARGET
-from kt_net.choreography.ownership import owners_of, without_ours
+from kt_net.choreography.ownership import is_ours, owners_of, without_ours
 from kt_net.choreography.records import (
     FIELDS,
     Object,
@@ -112,11 +112,16 @@ class TakeSelector:
 
 @dataclass(frozen=True, slots=True)
 class TakeReplicas:
-    """A Deployment or StatefulSet has no pods for as long as the session lasts. The number goes by the `scale` subresource."""
+    """A Deployment or StatefulSet has no pods for as long as the session lasts. The number goes by the `scale` subresource.
+
+    Attributes:
+        session, user, since, known: see `TakeSelector`.
+    """
 
     session: str
     user: str
     since: str
+    known: int | None = None
 
     def request(self, live: Object) -> Request | None:
         """See `Edit`.
@@ -130,6 +135,8 @@ class TakeReplicas:
         refuse_anothers(live, record, self.session)
         if record is not None and replicas == 0:
             return None
+        if record is None and self.known is not None and still_ours(live, self.session):
+            replicas = self.known
         if record is None or record.was != replicas:
             if replicas == 0:
                 raise UsageFault(
@@ -162,7 +169,7 @@ class GiveBack:
             RecordRefused: see `record_of`.
         """
         record, now = record_of(live), field_of(live)
-        if record is None and self.known is not None and put_back(live, self.known) != now:
+        if record is None and self.known is not None and still_ours(live, self.known.session):
             record = self.known
         if record is None or self.session not in ("", record.session):
             return None
@@ -223,9 +230,8 @@ def standing(live: Object | None, session: str, uid: str) -> Standing:
         return Standing.GONE
     record = record_of(live)
     if record is None:
-        ours: Value = exchange_selector(session) if live.get("kind") == "Service" else 0
         anew = (live.get("metadata") or {}).get("uid") != uid
-        return Standing.CHANGED if anew or field_of(live) == ours else Standing.GIVEN_BACK
+        return Standing.CHANGED if anew or still_ours(live, session) else Standing.GIVEN_BACK
     if record.session != session:
         return Standing.ANOTHERS
     if record.back:
@@ -252,9 +258,7 @@ def refuse_anothers(live: Object, record: Record | None, session: str) -> None:
     """
     recover = f"run: ktctl recover {name_of(live).replace('service/', '')}"
     if record is None:
-        field = field_of(live)
-        ours = isinstance(field, Mapping) and field.get(TARGET) == session
-        if KT_SELECTOR in ((live.get("metadata") or {}).get("annotations") or {}) and not ours:
+        if KT_SELECTOR in ((live.get("metadata") or {}).get("annotations") or {}) and not still_ours(live, session):
             raise Exchanged(
                 f"{name_of(live)} is exchanged", why="by a KT Connect, which has left its annotation", next_step=recover
             )
@@ -287,6 +291,14 @@ def converge(edit: Edit, read: Callable[[], Object], write: Callable[[Request], 
         except Conflict:
             continue
     raise Conflict(f"{name_of(live)} is never as it was read", why=f"{MAX_ROUNDS} attempts")
+
+
+def still_ours(live: Object, session: str) -> bool:
+    """Whether what stands there is the session's, when no record says so: its mark in a selector; replicas that nobody has set since."""
+    field = field_of(live)
+    if isinstance(field, Mapping):
+        return field.get(TARGET) == session
+    return field == 0 and is_ours(live, FIELDS[str(live["kind"])])
 
 
 def put_back(live: Object, record: Record) -> Value:

@@ -9,7 +9,7 @@ Not here: the redirection (shadow_image.redirect), waiting for it (kt_net.kube.g
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -93,14 +93,20 @@ def guest_container(options: ShadowOptions, untouched: tuple[str, ...]) -> dict[
     }
 
 
-def guest_steps(options: ShadowOptions, pod: Object, container: Mapping[str, Any]) -> list[Step]:
-    """The session's Lease, which is the pod's and goes with it at the latest; and the container, which has no inverse but its own end."""
+def guest_steps(
+    options: ShadowOptions, pod: Object, container: Mapping[str, Any], passed: Iterable[str] = ()
+) -> list[Step]:
+    """The session's Lease, which is the pod's and goes with it at the latest; and the container, which has no inverse but its own end.
+
+    Args:
+        passed: see `AddGuest`.
+    """
     owner = {"apiVersion": "v1", "kind": "Pod", "name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}
     name = str(pod["metadata"]["name"])
     delete = Step(f"delete {LEASE}", "delete", "Lease", options.namespace, options.name)
     return [
         Step(LEASE, "create", "Lease", options.namespace, options.name, lease(options, owner), delete),
-        Step("guest", "edit", "Pod", options.namespace, name, edit=AddGuest(container, frozenset(guests(pod)))),
+        Step("guest", "edit", "Pod", options.namespace, name, edit=AddGuest(container, frozenset(passed))),
     ]
 
 

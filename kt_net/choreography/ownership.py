@@ -21,6 +21,11 @@ def owners_of(live: Object, field: str) -> tuple[Owner, ...]:
     return tuple(_key(entry) for entry in _entries(live) if not _ours(entry) and _has(entry, field))[:MAX_OWNERS]
 
 
+def is_ours(live: Object, field: str) -> bool:
+    """Whether `spec.FIELD` is as we have set it: whoever sets it after us owns it alone."""
+    return any(_ours(entry) and _has(entry, field) for entry in _entries(live))
+
+
 def without_ours(live: Object, field: str, owners: tuple[Owner, ...]) -> list[dict[str, Any]]:
     """The entries without ours, for a patch. `owners` have `spec.FIELD` again, unless somebody else has it by now."""
     entries = [copy.deepcopy(dict(entry)) for entry in _entries(live) if not _ours(entry)]

@@ -38,9 +38,11 @@ def bring_guest(api: HttpKubeApi, pod: str, options: ShadowOptions, patience: Pa
         AdmissionRefused: a policy forbids NET_ADMIN.
         ImageUnavailable, ShadowFailed, PermissionMissing and the other refusals; then nothing runs there.
     """
-    live = _wait_until_ending_ones_are_gone(api, pod, options.namespace, patience)
+    live, passed = _wait_until_ending_ones_are_gone(api, pod, options.namespace, patience)
     refuse_host_network(live)
-    sequence = Sequence(guest_steps(options, live, guest_container(options, probers(live))))
+    sequence = Sequence(guest_steps(options, live, guest_container(options, probers(live)), passed))
+    if patience.given_up.is_set():
+        raise ShadowFailed(f"no container is added to pod {pod}", why="it is not wanted any more")
     try:
         run_sequence(api, sequence)
     except AdmissionRefused as error:
@@ -65,8 +67,10 @@ def bring_guest(api: HttpKubeApi, pod: str, options: ShadowOptions, patience: Pa
     return Shadow(pod, options, sequence)
 
 
-def _wait_until_ending_ones_are_gone(api: HttpKubeApi, pod: str, namespace: str, patience: Patience) -> Object:
-    """The pod, without guests whose client has ended: the kubelet says so some seconds after it.
+def _wait_until_ending_ones_are_gone(
+    api: HttpKubeApi, pod: str, namespace: str, patience: Patience
+) -> tuple[Object, list[str]]:
+    """The pod, and which guests in it are nobody's any more: those that run still have ended, which the kubelet says some seconds later.
 
     Raises:
         Exchanged: somebody has one there that lives, or that is about to.
@@ -76,24 +80,27 @@ def _wait_until_ending_ones_are_gone(api: HttpKubeApi, pod: str, namespace: str,
     live = api.get("Pod", namespace, pod)
     if (live.get("status") or {}).get("phase") != "Running":
         raise ObjectMissing(f"pod {pod} does not run")
-    for name in guests(live):
+    passed = guests(live)
+    for name in passed:
         try:
             api.get("Lease", namespace, name)
         except ObjectMissing:
             continue
         raise anothers(pod, name)
-    # One that has never begun, of an image that is not there, cannot be taken out of the pod again, and does nothing.
-    if not (there := guests(live, running=True)):
-        return live
-    return watch_until(
+    # One that has never begun, of an image that is not there, cannot be taken out of the pod again: nobody waits for it.
+    ending = set(guests(live, running=True))
+    if not ending:
+        return live, passed
+    live = watch_until(
         api,
         namespace,
         [Watched("Pod", fields=f"metadata.name={pod}", gone=f"pod {pod} is gone")],
-        lambda _, seen: (None if guests(seen, running=True) else seen, ""),
+        lambda _, seen: (None if ending & set(guests(seen, running=True)) else seen, ""),
         replace(patience, seconds=ENDS_SECONDS),
-        late=f"container {there[0]} in pod {pod}, whose exchange is over, did not end",
+        late=f"container {min(ending)} in pod {pod}, whose exchange is over, did not end",
         last="the kubelet does not say",
     )
+    return live, passed
 
 
 def _judge(pod: Object, name: str) -> tuple[bool | None, str]:

@@ -11,13 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from kt_net.drivers.clock import monotonic
 from kt_net.errors import ApiUnreachable, KtError, RequestRefused, ShadowFailed
 from kt_net.kube.api import HttpKubeApi, Object, WatchEnd
 
 Found = TypeVar("Found")
 #: Before a watch that ended is begun again.
 AGAIN_SECONDS: Final = 0.5
+#: After these it may answer again.
+TRANSIENT: Final = (ApiUnreachable, RequestRefused)
 #: How often it is looked whether anybody still wants it.
 LOOK_SECONDS: Final = 0.1
 
@@ -44,11 +45,12 @@ class Patience:
 
     Attributes:
         seconds: at the most.
+        clock: monotonic seconds.
         given_up: set: nobody wants it any more.
     """
 
     seconds: float
-    clock: Callable[[], float] = monotonic
+    clock: Callable[[], float]
     given_up: threading.Event = field(default_factory=threading.Event)
 
 
@@ -82,11 +84,10 @@ def watch_until(
                 source, item = seen.get(timeout=min(left, LOOK_SECONDS))
             except queue.Empty:
                 continue
-            if isinstance(item, (ApiUnreachable, RequestRefused)):
-                last = str(item)  # it may answer again
-            elif isinstance(item, KtError):
-                if source.needed:
+            if isinstance(item, KtError):
+                if source.needed and not isinstance(item, TRANSIENT):
                     raise item
+                last = str(item) if source.needed else last
             else:
                 found, said = judge(source.kind, item)
                 if found is not None:
@@ -122,7 +123,7 @@ class _Watch:
         while not self._closed.is_set():
             try:
                 self._look()
-            except (ApiUnreachable, RequestRefused) as error:
+            except TRANSIENT as error:
                 self._seen.put((self._watched, error))
             except KtError as error:
                 self._seen.put((self._watched, error))

@@ -130,6 +130,7 @@ class Engine:
         self.shadow: Shadow | None = None
         self._predecessors = Predecessors(api)
         self._given_up = threading.Event()
+        self._closing = threading.Lock()
         #: Told of another shadow pod that runs, before the objects of the last one go: what belongs to those is to belong to this one.
         #: May raise KtError; then it is told again.
         self.moved: Callable[[Shadow], None] = lambda shadow: None
@@ -321,8 +322,12 @@ class Engine:
         self._given_up.set()
 
     def close(self) -> list[KtError]:
-        """Undo: the tunnel, then the cluster's objects. What could not be removed."""
+        """Undo: the tunnel, then the cluster's objects. What could not be removed. One thread at a time."""
         self.give_up()
+        with self._closing:
+            return self._close()
+
+    def _close(self) -> list[KtError]:
         if self._heartbeat is not None:
             self._heartbeat.stop()
         self.lanes.close()

@@ -149,11 +149,15 @@ class ExchangeSession:
         check_listens(report, planned.ports)
         inbound.start()
         inbound.wait_listening(engine.check)
+        if self._stop.is_set():
+            return  # nobody reads any more what it says: nothing of the user's is changed
         self._held = held = Held(engine, found.live, self._progress)
         nets.hold()
         if wish.mode is Mode.SCALE:
             self._join(shadow)
             self._wait(self._leads_here, LEADS_SECONDS, "no EndpointSlice names the shadow pod")
+            if self._stop.is_set():
+                return
         held.take()
         self._wait(self._leads_here, LEADS_SECONDS, "no EndpointSlice names the shadow pod")
         if wish.mode is Mode.SCALE:

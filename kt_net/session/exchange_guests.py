@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import Final
 
@@ -184,8 +184,11 @@ class GuestsSession:
         with ThreadPoolExecutor(max_workers=_AT_ONCE, thread_name_prefix="ktctl-guest") as pool:
             try:
                 self._begin(pods[0])
-                for begun in [pool.submit(self._begin, name) for name in pods[1:]]:
-                    begun.result()
+                begun = [pool.submit(self._begin, name) for name in pods[1:]]
+                wait(begun, return_when=FIRST_EXCEPTION)
+                for one in begun:
+                    if one.done():
+                        one.result()
             except BaseException:
                 self._give_up()
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -209,7 +212,7 @@ class GuestsSession:
             return
         guest = _Guest(self._cluster, self._options, self._wish, self._plan, pod, self._progress, self._fail)
         with self._lock:
-            if self._ended.is_set() or pod in self._pods:
+            if self._ended.is_set() or self._stop.is_set() or pod in self._pods:
                 return
             self._pods[pod] = guest
         try:

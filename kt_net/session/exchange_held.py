@@ -73,7 +73,7 @@ class Held:
         since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._api.server_time()))
         if self._kind == "Service":
             return TakeSelector(self._engine.target, user, since, known=known if isinstance(known, Mapping) else None)
-        return TakeReplicas(self._engine.target, user, since)
+        return TakeReplicas(self._engine.target, user, since, known=known if isinstance(known, int) else None)
 
     def _take(self, known: Value | None = None) -> None:
         taken = run_edit(self._api, self._kind, self._namespace, self._name, self._edit(known))

@@ -263,6 +263,47 @@ def test_our_annotation_taken_off_is_no_kt_connects() -> None:
     assert record.was == {"app": "web"}
 
 
+def test_a_record_of_replicas_that_is_taken_off_is_written_again() -> None:
+    api = cluster("Deployment")
+    run(api, "Deployment", TAKES["Deployment"](SESSION))
+    api.patch("Deployment", NAMESPACE, "web", {"metadata": {"annotations": {RECORD: None}}})
+    live = api.get("Deployment", NAMESPACE, "web")
+    assert standing(live, SESSION, live["metadata"]["uid"]) is Standing.CHANGED
+    run(api, "Deployment", TakeReplicas(SESSION, "ann", SINCE, known=3))
+    record = record_of(api.get("Deployment", NAMESPACE, "web"))
+    assert record is not None
+    assert record.was == 3
+    api.patch("Deployment", NAMESPACE, "web", {"metadata": {"annotations": {RECORD: None}}})
+    run(api, "Deployment", GiveBack(SESSION, known=record))
+    assert state(api, "Deployment")["spec"]["replicas"] == 3
+
+
+def test_what_the_session_remembers_is_nothing_once_it_is_somebody_elses() -> None:
+    """Given back while the client was away, and then: scaled to nothing by its owner; exchanged by a KT Connect."""
+    api = cluster("Deployment")
+    run(api, "Deployment", TAKES["Deployment"](SESSION))
+    record = record_of(api.get("Deployment", NAMESPACE, "web"))
+    run(api, "Deployment", GiveBack())
+    deploy(api, "Deployment", {"replicas": 0})
+    live = api.get("Deployment", NAMESPACE, "web")
+    assert standing(live, SESSION, live["metadata"]["uid"]) is Standing.GIVEN_BACK
+    run(api, "Deployment", GiveBack(SESSION, known=record))
+    assert state(api, "Deployment")["spec"]["replicas"] == 0
+    with pytest.raises(UsageFault, match="no pods"):
+        run(api, "Deployment", TakeReplicas(SESSION, "ann", SINCE, known=3))
+
+    api = cluster("Service")
+    run(api, "Service", TAKES["Service"](SESSION))
+    record = record_of(api.get("Service", NAMESPACE, "web"))
+    run(api, "Service", GiveBack())
+    kts = {"kt-role": "shadow-exchange", "kt-target": "another", "app": None, "tier": None}
+    deploy(api, "Service", {"selector": kts})
+    api.patch("Service", NAMESPACE, "web", {"metadata": {"annotations": {KT_SELECTOR: '{"app":"web"}'}}})
+    before = state(api, "Service")
+    run(api, "Service", GiveBack(SESSION, known=record))
+    assert state(api, "Service") == before
+
+
 def test_replicas_that_somebody_scaled_up_are_put_back() -> None:
     api = cluster("Deployment")
     run(api, "Deployment", TAKES["Deployment"](SESSION))

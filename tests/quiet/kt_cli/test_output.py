@@ -191,8 +191,13 @@ def test_who_is_told_that_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     thread.start()
     thread.join()
     assert told.is_set()
+    told.clear()
     printer.ending()
+    thread = threading.Thread(target=printer.step, args=("undone, on another",))
+    thread.start()
+    thread.join()
     printer.step("undone")
+    assert not told.is_set()
 
 
 def test_a_signal_while_things_are_undone_ends_what_is_waited_for() -> None:

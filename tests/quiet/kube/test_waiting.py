@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import threading
+import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from kt_net.errors import ApiUnreachable, KtError, PermissionMissing, ShadowFailed
+from kt_net.errors import ApiUnreachable, KtError, PermissionMissing, RequestRefused, ShadowFailed
 from kt_net.kube import waiting
+from kt_net.kube.api import HttpKubeApi
 from kt_net.kube.waiting import Patience, Watched, watch_until
 
 POD = {"metadata": {"name": "web"}, "status": {"phase": "Running"}}
@@ -42,8 +43,9 @@ def judge(kind: str, seen: Any) -> tuple[str | None, str]:
 
 
 def wait(api: Watches, watched: Watched | None = None, patience: Patience | None = None) -> str:
-    words = {"late": "it did not run", "last": "nothing was seen"}
-    return watch_until(api, "shop", [watched or Watched("Pod")], judge, patience or Patience(30.0), **words)  # type: ignore[arg-type]
+    words: Any = {"late": "it did not run", "last": "nothing was seen"}
+    patience = patience or Patience(30.0, time.monotonic)
+    return watch_until(cast(HttpKubeApi, api), "shop", [watched or Watched("Pod")], judge, patience, **words)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +77,7 @@ def ticking() -> Callable[[], float]:
 
 
 def test_given_up() -> None:
-    patience = Patience(30.0, given_up=threading.Event())
+    patience = Patience(30.0, time.monotonic)
     patience.given_up.set()
     with pytest.raises(ShadowFailed, match="not waited for any more"):
         wait(Watches([]), patience=patience)
@@ -91,3 +93,10 @@ def test_what_may_not_be_watched(needed: bool, raised: type[KtError]) -> None:
     refused = PermissionMissing("no permission to watch")
     with pytest.raises(raised):
         wait(Watches([refused]), Watched("Pod", needed=needed), Patience(1.0, clock=ticking()))
+
+
+@pytest.mark.parametrize(("needed", "why"), [(True, "not now"), (False, "nothing was seen")])
+def test_why_is_what_is_needed(needed: bool, why: str) -> None:
+    with pytest.raises(ShadowFailed) as caught:
+        wait(Watches([RequestRefused("not now")]), Watched("Pod", needed=needed), Patience(1.0, clock=ticking()))
+    assert caught.value.why == why

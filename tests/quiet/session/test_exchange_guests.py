@@ -36,7 +36,7 @@ class Begun(GuestsSession):
             assert self._ended.wait(30)
 
 
-@pytest.mark.parametrize(("taken", "most"), [(PODS[0], 1), (PODS[1], 6)])
+@pytest.mark.parametrize(("taken", "most"), [(PODS[0], 1), (PODS[1], 6), (PODS[3], 6)])
 def test_the_first_one_decides_and_no_other_is_begun_after_a_refusal(taken: str, most: int) -> None:
     session = Begun(taken)
     with pytest.raises(Exchanged, match=taken):
