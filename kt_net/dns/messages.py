@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import ipaddress
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from dnslib import AAAA, EDNS0, QTYPE, RCODE, RR, SOA, A, DNSError, DNSHeader, DNSLabel, DNSQuestion, DNSRecord
-from dnslib.label import DNSLabelError
+from dnslib.label import DNSBuffer, DNSLabelError
 
 from kt_net.errors import MalformedMessage
 
@@ -24,6 +25,11 @@ _RECORD = struct.Struct("!HHIH")
 _POINTER = 0xC0
 #: RFC 2181 section 8: a TTL beyond it is none.
 MAX_TTL = 0x7FFFFFFF
+#: As many address records as a message of 64 KiB holds. A query has one of EDNS, and another one when it is signed.
+MAX_RECORDS = 4096
+MAX_QUERY_RECORDS = 8
+#: In one name; whoever compresses needs one or two (RFC 1035 section 4.1.4).
+MAX_POINTERS = 16
 _QR = 0x8000
 _OPCODE_AND_RD = 0x7900
 
@@ -38,16 +44,55 @@ def code_name(rcode: int) -> str:
     return str(RCODE.forward.get(rcode, f"RCODE{rcode}"))
 
 
-def parse_message(data: bytes) -> DNSRecord:
+@contextmanager
+def _dnslib(what: str) -> Iterator[None]:
+    """What dnslib raises of foreign octets, of which its own errors are a small part, as ours."""
+    try:
+        yield
+    except MalformedMessage:
+        raise
+    except Exception as error:
+        raise MalformedMessage(what, why=str(error)) from error
+
+
+class _Buffer(DNSBuffer):  # type: ignore[misc]  # dnslib has no types
+    """A message in which a name that leads from pointer to pointer without end costs nothing."""
+
+    _depth = 0
+
+    def decode_name(self, last: int = -1) -> DNSLabel:
+        """See `DNSBuffer`.
+
+        Raises:
+            MalformedMessage: too many pointers in one name.
+        """
+        self._depth += 1
+        if self._depth > MAX_POINTERS:
+            raise MalformedMessage(f"a name of more than {MAX_POINTERS} pointers")
+        found = super().decode_name(last)
+        self._depth -= 1
+        return found
+
+
+def parse_message(data: bytes, *, most: int = MAX_RECORDS) -> DNSRecord:
     """A message.
+
+    Args:
+        most: how many records it may have.
 
     Raises:
         MalformedMessage: it is none.
     """
-    try:
-        return DNSRecord.parse(data)
-    except (DNSError, DNSLabelError, ValueError, IndexError, KeyError, RecursionError, TypeError) as error:
-        raise MalformedMessage("no DNS message", why=str(error)) from error
+    with _dnslib("no DNS message"):
+        buffer = _Buffer(data)
+        header = DNSHeader.parse(buffer)
+        if header.q > 1 or header.a + header.auth + header.ar > most:
+            raise MalformedMessage("a message of too many questions or records")
+        questions = [DNSQuestion.parse(buffer) for _ in range(header.q)]
+        answers, authorities, others = (
+            [RR.parse(buffer) for _ in range(count)] for count in (header.a, header.auth, header.ar)
+        )
+        return DNSRecord(header, questions, answers, auth=authorities, ar=others)
 
 
 def question(name: str, kind: str, message_id: int) -> bytes:
@@ -74,9 +119,10 @@ def records_of(data: bytes) -> tuple[str, list[str]]:
         MalformedMessage: it is none.
     """
     answer = parse_message(data)
-    return code_name(answer.header.rcode), [
-        f"{record.rname} {record.ttl} {QTYPE[record.rtype]} {record.rdata}" for record in answer.rr
-    ]
+    with _dnslib("a record that cannot be read"):
+        return code_name(answer.header.rcode), [
+            f"{record.rname} {record.ttl} {QTYPE[record.rtype]} {record.rdata}" for record in answer.rr
+        ]
 
 
 def name_of(record: DNSRecord) -> str:
@@ -160,15 +206,13 @@ def with_name(record: DNSRecord, name: str, message_id: int) -> bytes:
     Raises:
         MalformedMessage: the name is too long.
     """
-    try:
+    with _dnslib(f"{name} is no name"):
         asked = DNSRecord(
             DNSHeader(id=message_id, bitmap=record.header.bitmap, q=1),
             questions=[_question(record, name)],
-            ar=record.ar,
+            ar=[extra for extra in record.ar if extra.rtype == QTYPE.OPT],
         )
         return bytes(asked.pack())
-    except (DNSError, DNSLabelError, ValueError) as error:
-        raise MalformedMessage(f"{name} is no name", why=str(error)) from error
 
 
 def _question(record: DNSRecord, name: str) -> object:
@@ -186,15 +230,13 @@ def answer_for(answer: DNSRecord, asked: DNSRecord, expanded: str) -> bytes:
     Raises:
         MalformedMessage: what was received cannot be written again.
     """
-    answer.header.id = asked.header.id
-    answer.questions = list(asked.questions)
-    for record in answer.rr:
-        if str(record.rname).rstrip(".").lower() == expanded:
-            record.rname = asked.q.qname
-    try:
+    with _dnslib("an answer that cannot be written again"):
+        answer.header.id = asked.header.id
+        answer.questions = list(asked.questions)
+        for record in answer.rr:
+            if str(record.rname).rstrip(".").lower() == expanded:
+                record.rname = asked.q.qname
         return bytes(answer.pack())
-    except (DNSError, DNSLabelError, ValueError, TypeError, struct.error) as error:
-        raise MalformedMessage("an answer that cannot be written again", why=str(error)) from error
 
 
 def address_answer(query: DNSRecord, addresses: Iterable[str], *, ttl: int) -> bytes:
@@ -205,14 +247,12 @@ def address_answer(query: DNSRecord, addresses: Iterable[str], *, ttl: int) -> b
     """
     kinds = {int(QTYPE.A): (4, A), int(QTYPE.AAAA): (6, AAAA)}
     version, data = kinds.get(query.q.qtype, (0, None))
-    try:
+    with _dnslib("an answer that cannot be written"):
         answer = query.reply(ra=1, aa=0)
         for address in addresses:
             if data is not None and ipaddress.ip_address(address).version == version:
                 answer.add_answer(RR(query.q.qname, query.q.qtype, rdata=data(address), ttl=ttl))
         return bytes(answer.pack())
-    except (DNSError, DNSLabelError, ValueError, struct.error) as error:
-        raise MalformedMessage("an answer that cannot be written", why=str(error)) from error
 
 
 def has_what_was_asked(answer: DNSRecord) -> bool:

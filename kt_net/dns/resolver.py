@@ -20,6 +20,7 @@ from dnslib import DNSRecord
 from kt_net.dns.cache import Cache
 from kt_net.dns.messages import (
     FORMERR,
+    MAX_QUERY_RECORDS,
     NXDOMAIN,
     SERVFAIL,
     address_answer,
@@ -224,8 +225,10 @@ class Resolver:
                 under_way.askers.append(asker)
             return
         try:
-            record = parse_message(data)
-            if record.header.qr or len(record.questions) != 1 or not has_plain_question(data):
+            if not has_plain_question(data):
+                raise MalformedMessage("no query for one name")
+            record = parse_message(data, most=MAX_QUERY_RECORDS)
+            if record.header.qr:
                 raise MalformedMessage("no query for one name")
         except MalformedMessage:
             self._error(data, FORMERR, client, transport)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 
 import pytest
 from dnslib import AAAA, CNAME, QTYPE, RR, SOA, SRV, A, DNSRecord
@@ -23,7 +24,18 @@ def query(chance: random.Random) -> bytes:
     record.header.id = chance.randrange(65536)
     if chance.random() < 0.5:
         record.add_ar(EDNS0(udp_len=chance.choice((0, 512, 1232, 65535))))
-    return bytes(record.pack())
+    return with_odd_record(chance, bytes(record.pack()))
+
+
+def with_odd_record(chance: random.Random, message: bytes) -> bytes:
+    """With another record behind all of them, of any type and of octets that need not be its."""
+    if chance.random() < 0.7:
+        return message
+    data = chance.choice((b"\0", b"\0\xff\x20" + bytes(32), chance.randbytes(chance.randrange(24))))
+    count = int.from_bytes(message[10:12], "big") + 1
+    kind = chance.choice((2, 12, 15, 29, 43, 46, 47, 48, 50, 52, 64, 65, 250, 257, chance.randrange(1, 300)))
+    record = b"\0" + struct.pack("!HHIH", kind, 1, 60, len(data)) + data
+    return message[:10] + count.to_bytes(2, "big") + message[12:] + record
 
 
 def reply(chance: random.Random, asked: bytes) -> bytes:
@@ -39,7 +51,7 @@ def reply(chance: random.Random, asked: bytes) -> bytes:
         )
     if chance.random() < 0.5:
         answer.add_auth(RR("cluster.local", QTYPE.SOA, rdata=SOA("ns.", "admin.", (1, 2, 3, 4, 5)), ttl=30))
-    return bytes(answer.pack())
+    return with_odd_record(chance, bytes(answer.pack()))
 
 
 def mutated(chance: random.Random, message: bytes) -> bytes:
