@@ -44,11 +44,14 @@ def _mount(path: str) -> tuple[bool, bool]:
     """Whether a file is a mount of its own, and whether what it is on is read-only (proc_pid_mountinfo(5))."""
     target, found, options = os.path.realpath(path), "", ""
     try:
-        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        # Any octets but the end of a line: whoever may mount something says its name.
+        lines = Path("/proc/self/mountinfo").read_bytes().decode(errors="surrogateescape").split("\n")
     except OSError:
         return False, False
     for line in lines:
-        words = line.split()
+        words = line.split(" ")
+        if len(words) < 6:
+            continue
         point = words[4].replace("\\040", " ")
         inside = target == point or target.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= len(found):  # later mounts lie over earlier ones

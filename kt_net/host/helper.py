@@ -297,7 +297,6 @@ class Journal:
     """The undo of what was done, on disk before it is done."""
 
     def __init__(self, folder: str, name: str) -> None:
-        self._folder = folder
         self.path = os.path.join(folder, f"journal-{name}.json")
         self.undo: list[dict[str, Any]] = []
 
@@ -315,24 +314,45 @@ class Journal:
             self._write()
 
     def _write(self) -> None:
-        record = {"schema": 1, "pid": os.getpid(), "started": start_time(os.getpid()), "undo": self.undo}
-        beside = f"{self.path}.{os.getpid()}"
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(record, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, self.path)
-        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        os.fsync(folder)
-        os.close(folder)
+        write_journal(self.path, self.undo, started=start_time(os.getpid()))
 
-    def remove(self) -> None:
-        """All is undone."""
+    def end(self) -> list[str]:
+        """Undo all; what was done, in words. What cannot be undone now stays on disk, for the next start."""
+        done, left = undo_all(self.undo)
+        leave(self.path, left)
+        return done
+
+
+def write_journal(path: str, undo: list[dict[str, Any]], *, started: str | None) -> None:
+    """Whole or not at all, and on disk. `started`: of this process; None: nobody's any more."""
+    record = {"schema": 1, "pid": os.getpid(), "started": started, "undo": undo}
+    beside = f"{path}.{os.getpid()}"
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(record, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+    folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
+    os.fsync(folder)
+    os.close(folder)
+
+
+def leave(path: str, left: list[dict[str, Any]]) -> None:
+    """Nothing is in force of a journal any more; `left` is to be undone when it can be, and holds up nobody who wants the same device."""
+    beside = path.removesuffix(".json").removesuffix(".left") + ".left.json"
+    if left:
+        earlier: list[dict[str, Any]] = []
+        if path != beside:
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                earlier = read_journal(beside)[1]
         try:
-            os.unlink(self.path)
-        except FileNotFoundError:
-            pass
+            write_journal(beside, earlier + left, started=None)
+        except OSError:
+            return  # the disk is full, maybe: the journal as it is says more than none
+    if not left or path != beside:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
 
 
 def state_folder(path: str) -> str:
@@ -398,8 +418,9 @@ def replay_locked(folder: str) -> list[str]:
             done.append(f"{path} cannot be read ({error}); left alone")
             continue
         if not alive:
-            done += undo_all(undo)
-            os.unlink(path)
+            words, left = undo_all(undo)
+            done += words
+            leave(path, left)
     return done
 
 
@@ -443,15 +464,19 @@ def before_all(folder: str) -> str | None:
     return None
 
 
-def undo_all(steps: list[dict[str, Any]]) -> list[str]:
-    """Undo, last step first; a step that fails does not keep the others from being undone."""
+def undo_all(steps: list[dict[str, Any]]) -> tuple[list[str], list[dict[str, Any]]]:
+    """Undo, last step first; in words, and the steps that failed and may not fail another time. One does not keep the others from it."""
     done: list[str] = []
+    left: list[dict[str, Any]] = []
     for step in reversed(steps):
         try:
             done.append(UNDO[step["kind"]](step))
-        except (OSError, KeyError, ValueError, TypeError, Fault) as error:
-            done.append(f"{step.get('kind')} could not be undone: {error}")
-    return done
+        except (KeyError, ValueError, TypeError, FileNotFoundError) as error:
+            done.append(f"{step.get('kind')} could not be undone: {error}")  # it never can
+        except (OSError, Fault, subprocess.TimeoutExpired) as error:
+            done.append(f"{step.get('kind')} could not be undone: {error}; it is tried again at the next start")
+            left.insert(0, step)
+    return done, left
 
 
 def undo_interface(step: dict[str, Any]) -> str:
@@ -653,6 +678,8 @@ def apply_plan(plan: dict[str, Any], journal: Journal) -> tuple[int, list[str]]:
         Fault: a step failed. What was done stands in the journal.
     """
     interface = plan["interface"]
+    if interface_exists(interface["name"]):  # before an undo is written that would remove it
+        raise Fault("busy", f"the interface {interface['name']} is there already")
     journal.add({"kind": "interface", "name": interface["name"]})
     descriptor = make_tun(interface["name"], interface["offload"])
     try:
@@ -670,8 +697,6 @@ def make_tun(name: str, offload: bool) -> int:
     Raises:
         Fault: none can be had.
     """
-    if interface_exists(name):
-        raise Fault("busy", f"the interface {name} is there already")
     try:
         descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
@@ -835,6 +860,8 @@ def set_file(resolver: dict[str, Any], journal: Journal, step: dict[str, Any] | 
             before = file.read(MAX_FILE + 1)
             if len(before) > MAX_FILE:
                 raise Fault("host", f"{path} is larger than {MAX_FILE} octets")
+            if step is not None and step["target"] != target:
+                undo_file(step)  # the path leads elsewhere now, and may lead there again
             if step is not None and digest(before) == step["ours"]:
                 record["before"] = step["before"]  # nobody has been here
             elif digest(before) != resolver["seen"]:
@@ -1248,9 +1275,7 @@ class Service:
         self._beats = self._given_back = False
         if journal is None:
             return []
-        done = undo_all(journal.undo)
-        journal.remove()
-        return done
+        return journal.end()
 
     def _send(self, answer: dict[str, Any], descriptor: int = -1) -> None:
         data = json.dumps(answer).encode() + b"\n"

@@ -71,7 +71,7 @@ def read_routes() -> list[Route]:
     routes: list[Route] = []
     for path, parse in (("/proc/net/route", parse_ipv4_routes), ("/proc/net/ipv6_route", parse_ipv6_routes)):
         try:
-            routes += parse(Path(path).read_text())
+            routes += parse(Path(path).read_bytes().decode(errors="surrogateescape"))  # names of interfaces are octets
         except OSError:
             continue
     return routes

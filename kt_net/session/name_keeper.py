@@ -189,6 +189,9 @@ class NameKeeper:
                     self._tell()
             except KtError as error:
                 logger.debug("names of this machine: %s", error)
+            except Exception:  # top frame of the thread: what it looks at is others', and it has to look again
+                logger.exception("names of this machine")
+                self._closed.wait(LOOK_SECONDS)
 
     def _tell(self) -> None:
         if (way := self.way()) is None or way == self._way:

@@ -101,6 +101,8 @@ class RouteKeeper:
                 self._say(f"routes stay as they are: {error.why or error}")
             except KtError as error:
                 logger.debug("looking at routes: %s", error)  # the helper has ended, which others notice
+            except Exception:  # top frame of the thread: what it looks at is others', and it has to look again
+                logger.exception("looking at routes")
             self._closing.wait(PAUSE_SECONDS)
 
     def _look(self) -> None:
