@@ -69,10 +69,12 @@ def _clean_cluster(
     given: flags.Globals, printer: Printer, *, every: bool, dry_run: bool, minutes: int
 ) -> dict[str, Any]:
     from kt_net.choreography.names import check_namespace
+    from kt_net.host.privilege import become_invoker
     from kt_net.kube.api import HttpKubeApi
     from kt_net.kube.config import load_cluster
     from kt_net.session.clean import Cleaner
 
+    become_invoker()  # this machine is done; the kubeconfig, and the programs that it names, are the caller's
     cluster = load_cluster(kubeconfig=given.kubeconfig, context=given.context, namespace=given.namespace)
     api = HttpKubeApi(cluster)
     namespace = None if every else check_namespace(cluster.namespace)

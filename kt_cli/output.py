@@ -88,6 +88,8 @@ class Printer:
             forget_reader()
             if not self._ending:
                 self.unread()
+        except OSError:
+            pass  # a log's disk is full: no reason to end what is told of
 
     def _step(self, text: str) -> None:
         if not self._stamped:

@@ -182,10 +182,10 @@ class Routing:
             "svc",
             *self._more,
             *hosts,
-            *_reverse_zones(self._prefixes),
             *clear,
             *services,
             *sorted(self._headless - TOP_LEVEL),
+            *_reverse_zones(self._prefixes),  # many, where ranges do not end at an octet, and the least asked for
         )
 
     def _services_of(self, namespace: str) -> list[str]:

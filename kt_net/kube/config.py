@@ -55,15 +55,17 @@ class Cluster:
 
     @property
     def proxy(self) -> str | None:
-        """URL of an HTTP proxy, from the kubeconfig or the environment; None where NO_PROXY says so."""
+        """URL of an HTTP proxy, from the kubeconfig or the environment; None where NO_PROXY says so.
+
+        Raises:
+            ApiUnreachable: a proxy that cannot be used.
+        """
         from urllib.request import getproxies, proxy_bypass
 
-        configured: str | None = self.configuration.proxy
-        if configured:
-            return configured
-        if proxy_bypass(self.host):
-            return None
-        return getproxies().get(urlsplit(self.server).scheme)
+        found: str | None = self.configuration.proxy
+        if not found and not proxy_bypass(self.host):
+            found = getproxies().get(urlsplit(self.server).scheme)
+        return _proxy_url(found) if found else None
 
     def proxy_headers(self) -> dict[str, str]:
         """What the proxy wants of us: the name and password of its URL (RFC 7617)."""
@@ -136,6 +138,37 @@ class Cluster:
         return name
 
 
+def _proxy_url(text: str) -> str:
+    """A proxy as people write it: without a scheme it is an HTTP proxy, as for curl.
+
+    Raises:
+        ApiUnreachable: of another kind, or no URL.
+    """
+    url = text if "://" in text else f"http://{text}"
+    try:
+        parts = urlsplit(url)
+        whole = bool(parts.hostname) and (parts.port or 80) > 0
+    except ValueError:
+        whole = False
+    if not whole:
+        raise ApiUnreachable(
+            "the proxy's address is none", why=url.rpartition("@")[2], next_step="name it http://HOST:PORT"
+        )
+    if parts.scheme != "http":
+        raise ApiUnreachable(f"a proxy of kind {parts.scheme} cannot be used", next_step="name an HTTP proxy, http://")
+    return url
+
+
+def _check_server(server: str) -> None:
+    try:
+        parts = urlsplit(server)
+        if parts.scheme in ("http", "https") and parts.hostname and (parts.port or 443) > 0:
+            return
+    except ValueError:
+        pass
+    raise NoKubeconfig(f"the kubeconfig's server is no URL: {server}", next_step="it is https://HOST:PORT")
+
+
 def load_cluster(*, kubeconfig: str | None = None, context: str | None = None, namespace: str | None = None) -> Cluster:
     """The cluster that the user means: flags, else KUBECONFIG, else ~/.kube/config.
 
@@ -164,6 +197,7 @@ def load_cluster(*, kubeconfig: str | None = None, context: str | None = None, n
             raise NoKubeconfig(f"{where} is no kubeconfig") from error
         raise NoKubeconfig(f"the kubeconfig {where} cannot be used", why=_first_line(error)) from error
     details = chosen.get("context") or {}
+    _check_server(str(configuration.host))
     return Cluster(
         context=chosen["name"],
         name=str(details.get("cluster", "")),

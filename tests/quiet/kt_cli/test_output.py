@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import sys
@@ -233,3 +234,16 @@ def test_the_same_while_it_was_being_brought_up() -> None:
         with pytest.raises(Stopped):
             hold(switch, session, Printer("exchange", Format.json), lambda: None)
         assert seen == [False, True]
+
+
+def test_a_full_disk_is_no_reason_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a log in the background."""
+
+    class Full(Unread):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    printer = Printer("connect", Format.text)
+    printer.unread = lambda: pytest.fail("nobody has gone")
+    printer.step("connected again")
