@@ -55,7 +55,7 @@ def kubeconfig(tmp_path: Path, server: str, **cluster: str) -> str:
     "server", ["https://[fd00::1:6443", "https://host:port", "https://host:99999", "host:6443", "https://", "ftp://x"]
 )
 def test_a_server_that_is_no_url(server: str, tmp_path: Path) -> None:
-    with pytest.raises(NoKubeconfig, match="no URL|cannot be used"):
+    with pytest.raises(NoKubeconfig, match=r"no URL|cannot be used"):
         load_cluster(kubeconfig=kubeconfig(tmp_path, server))
 
 
