@@ -1,7 +1,7 @@
 """An agent as a guest in somebody's running pod: an ephemeral container, which nothing restarts and nobody can take out again. Quiet.
 
-It shares the pod's network and redirects callers there; a volume it cannot have, so its program comes on its command line. Source:
-Kubernetes doc, "Ephemeral Containers".
+It shares the pod's network and redirects callers there; a volume it cannot have, so its program comes in its environment, from a
+ConfigMap: what stands in the pod's list for as long as the pod lives has to be small. Source: Kubernetes doc, "Ephemeral Containers".
 
 Not here: the redirection (shadow_image.redirect), waiting for it (kt_net.kube.guest).
 """
@@ -15,19 +15,22 @@ from typing import Any, Final
 
 from kt_net.choreography.edits import Request
 from kt_net.choreography.records import Object
-from kt_net.choreography.shadow import LEASE, ShadowOptions, lease
-from kt_net.choreography.steps import Step
+from kt_net.choreography.shadow import LEASE, ShadowOptions, lease, metadata
+from kt_net.choreography.steps import Reference, Step
 from kt_net.errors import Exchanged, UsageFault
 
 PREFIX: Final = "kt-exchange-"
 #: A guest whose client is gone ends after so long, whatever the client has asked for: it is in somebody else's pod.
 IDLE_SECONDS: Final = 20.0
-#: One word of a command line (Linux, MAX_ARG_STRLEN).
-_MAX_WORD: Final = 128 * 1024 - 1
+#: The program's variable, and its key in the ConfigMap.
+AGENT: Final = "KTNET_AGENT"
+CONFIG_MAP: Final = "config map"
+#: A variable with its name and the octet that ends it (Linux, MAX_ARG_STRLEN).
+_MAX_WORD: Final = 128 * 1024 - len(AGENT) - 2
 #: A zip file that is nowhere but in memory: the pod's root may be read-only, and another user's.
 _BOOT: Final = (
-    "import base64,os,runpy,sys;f=os.memfd_create('agent');"
-    "open(f,'wb',closefd=False).write(base64.b64decode(sys.argv.pop(1)));"
+    "import base64,os,runpy;f=os.memfd_create('agent');"
+    f"open(f,'wb',closefd=False).write(base64.b64decode(os.environ.pop('{AGENT}')));"
     "runpy.run_path(f'/proc/self/fd/{f}',run_name='__main__')"
 )
 
@@ -67,13 +70,7 @@ def guest_container(options: ShadowOptions, untouched: tuple[str, ...]) -> dict[
 
     Args:
         untouched: addresses of the node, whose probes the pod's own program is to answer.
-
-    Raises:
-        UsageFault: the agent is too big for a command line.
     """
-    word = base64.b64encode(options.agent).decode()
-    if len(word) > _MAX_WORD:
-        raise UsageFault("the agent is too big for a command line", why=f"{len(word)} octets")
     arguments = ["--port", str(options.agent_port), "--idle-exit", f"{IDLE_SECONDS:g}", "--redirect"]
     for address in untouched:
         arguments += ["--untouched", address]
@@ -81,7 +78,8 @@ def guest_container(options: ShadowOptions, untouched: tuple[str, ...]) -> dict[
         "name": options.name,
         "image": options.image,
         "imagePullPolicy": "IfNotPresent",
-        "command": ["python3", "-I", "-c", _BOOT, word, *arguments],
+        "command": ["python3", "-I", "-c", _BOOT, *arguments],
+        "env": [{"name": AGENT, "valueFrom": {"configMapKeyRef": {"name": options.name, "key": AGENT}}}],
         "securityContext": {
             "runAsUser": 0,
             "runAsNonRoot": False,
@@ -96,18 +94,38 @@ def guest_container(options: ShadowOptions, untouched: tuple[str, ...]) -> dict[
 def guest_steps(
     options: ShadowOptions, pod: Object, container: Mapping[str, Any], passed: Iterable[str] = ()
 ) -> list[Step]:
-    """The session's Lease, which is the pod's and goes with it at the latest; and the container, which has no inverse but its own end.
+    """The session's Lease, which is the pod's and goes with it at the latest; the agent, which goes with the Lease; and the container.
+
+    The container has no inverse but its own end.
 
     Args:
         passed: see `AddGuest`.
+
+    Raises:
+        UsageFault: the agent is too big for a variable.
     """
+    word = base64.b64encode(options.agent).decode()
+    if len(word) > _MAX_WORD:
+        raise UsageFault("the agent is too big for a variable of a container", why=f"{len(word)} octets")
     owner = {"apiVersion": "v1", "kind": "Pod", "name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}
     name = str(pod["metadata"]["name"])
     delete = Step(f"delete {LEASE}", "delete", "Lease", options.namespace, options.name)
     return [
         Step(LEASE, "create", "Lease", options.namespace, options.name, lease(options, owner), delete),
+        Step(CONFIG_MAP, "create", "ConfigMap", options.namespace, options.name, _config_map(options, word)),
         Step("guest", "edit", "Pod", options.namespace, name, edit=AddGuest(container, frozenset(passed))),
     ]
+
+
+def _config_map(options: ShadowOptions, word: str) -> dict[str, Any]:
+    owner = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "name": options.name, "uid": Reference(LEASE)}
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": metadata(options, owner),
+        "immutable": True,
+        "data": {AGENT: word},
+    }
 
 
 def guests(pod: Object, *, running: bool = False) -> list[str]:

@@ -108,7 +108,7 @@ def shadow_steps(options: ShadowOptions) -> list[Step]:
     ]
     if options.account is not None and options.account.own:
         # The pod needs its account, and the account its owner, the Job: which waits.
-        steps += account_steps(options.account, options.namespace, _metadata(options, _by_job(options)))
+        steps += account_steps(options.account, options.namespace, metadata(options, _by_job(options)))
         go = {"spec": {"suspend": False}}
         steps.append(Step("start", "patch", "Job", options.namespace, options.name, go))
     return steps
@@ -134,16 +134,17 @@ def _annotations(options: ShadowOptions) -> dict[str, str]:
     return {USER: annotation_safe(options.user), SCHEMA: SCHEMA_VERSION}
 
 
-def _metadata(options: ShadowOptions, owner: Mapping[str, Any] | None) -> dict[str, Any]:
-    metadata: dict[str, Any] = {
+def metadata(options: ShadowOptions, owner: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Of every object of a session; its owner takes it along."""
+    found: dict[str, Any] = {
         "name": options.name,
         "namespace": options.namespace,
         "labels": labels(options.target, options.role),
         "annotations": _annotations(options),
     }
     if owner is not None:
-        metadata["ownerReferences"] = [dict(owner)]
-    return metadata
+        found["ownerReferences"] = [dict(owner)]
+    return found
 
 
 def _by_job(options: ShadowOptions) -> dict[str, Any]:
@@ -155,7 +156,7 @@ def _job(options: ShadowOptions) -> dict[str, Any]:
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": _metadata(options, None),
+        "metadata": metadata(options, None),
         "spec": {
             **({"suspend": True} if options.account is not None and options.account.own else {}),
             "ttlSecondsAfterFinished": TTL_AFTER_FINISHED,
@@ -228,7 +229,7 @@ def _config_map(options: ShadowOptions) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": _metadata(options, _by_job(options)),
+        "metadata": metadata(options, _by_job(options)),
         "immutable": True,
         "binaryData": {AGENT_FILE: base64.b64encode(options.agent).decode()},
     }
@@ -239,7 +240,7 @@ def lease(options: ShadowOptions, owner: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",
-        "metadata": _metadata(options, owner),
+        "metadata": metadata(options, owner),
         "spec": {
             "holderIdentity": f"{annotation_safe(options.user)}/{options.target}",
             "leaseDurationSeconds": LEASE_SECONDS,

@@ -282,7 +282,7 @@ def test_who_has_it_and_one_of_two_who_race(lab: LabBackend, long: bool) -> None
                 for one in both:
                     assert one.process.stdout is not None
                     answers.append(json.loads(one.process.stdout.readline()))
-                assert sorted(answer["ok"] for answer in answers) == [False, True], answers
+                assert sorted(answer["ok"] for answer in answers) == [False, True], json.dumps(answers)
                 for one, answer in zip(both, answers, strict=True):
                     if answer["ok"]:
                         one.signal(signal.SIGINT)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import base64
-import io
-import zipfile
+import json
 from typing import Any
 
 import pytest
@@ -60,19 +59,19 @@ def test_no_privilege_but_one() -> None:
     assert "--untouched" not in container["command"]
 
 
-def test_the_program_on_the_command_line_runs() -> None:
-    """As the container would: a zip file that is in memory only."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("__main__.py", "import sys; print(sys.argv[1:])")
-    command = guest_container(options(buffer.getvalue()), ("::1",))["command"]
-    assert base64.b64decode(command[4]) == buffer.getvalue()
-    assert command[5:] == ["--port", "40001", "--idle-exit", "20", "--redirect", "--untouched", "::1"]
+def test_the_program_comes_from_a_config_map() -> None:
+    """What stays in the pod's list for as long as the pod lives is small: of the agent there is nothing but where it is."""
+    container = guest_container(options(bytes(50_000)), ("::1",))
+    assert container["command"][:3] == ["python3", "-I", "-c"]
+    assert container["command"][4:] == ["--port", "40001", "--idle-exit", "20", "--redirect", "--untouched", "::1"]
+    (variable,) = container["env"]
+    assert variable["valueFrom"]["configMapKeyRef"] == {"name": "kt-exchange-abcde", "key": variable["name"]}
+    assert len(json.dumps(container)) < 2000
 
 
-def test_too_big_for_a_command_line() -> None:
+def test_too_big_for_a_variable() -> None:
     with pytest.raises(UsageFault):
-        guest_container(options(bytes(100_000)), ())
+        guest_steps(options(bytes(100_000)), pod(), {})
 
 
 def test_the_lease_is_the_pods_and_is_taken_back() -> None:
@@ -82,6 +81,9 @@ def test_the_lease_is_the_pods_and_is_taken_back() -> None:
     run_sequence(api, sequence)
     lease = api.get("Lease", "shop", "kt-exchange-abcde")
     assert lease["metadata"]["ownerReferences"][0]["uid"] == made["metadata"]["uid"]
+    source = api.get("ConfigMap", "shop", "kt-exchange-abcde")
+    assert source["metadata"]["ownerReferences"][0]["uid"] == lease["metadata"]["uid"]
+    assert [base64.b64decode(word) for word in source["data"].values()] == [b"agent"]
     assert api.get("Pod", "shop", "web")["spec"]["ephemeralContainers"][0]["name"] == "kt-exchange-abcde"
     assert undo_sequence(api, sequence) == []
     assert api.objects() == [("Pod", "shop", "web")]
