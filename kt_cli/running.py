@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any
 
 from kt_cli.exits import INTERNAL, OK
@@ -20,17 +21,53 @@ from kt_net.errors import KtError
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 #: Long enough to be out of the callback that swallowed the interruption.
 _AGAIN_SECONDS = 0.01
+_PIECE_SECONDS = 0.5
 
 
 class Stopped(BaseException):
     """A signal came while something was being brought up."""
 
 
+class _Stop(threading.Event):
+    """Set by a signal's handler, on the thread that may just be waiting for it: a plain Event's lock would be waited for for ever."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._changed = threading.Condition(threading.RLock())
+        self._is_set = False
+
+    def is_set(self) -> bool:
+        """See `Event`."""
+        return self._is_set
+
+    def set(self) -> None:
+        """See `Event`."""
+        with self._changed:
+            self._is_set = True
+            self._changed.notify_all()
+
+    def clear(self) -> None:
+        """See `Event`."""
+        with self._changed:
+            self._is_set = False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """See `Event`. In pieces: a handler that ran before the waiting began has told nobody."""
+        limit = None if timeout is None else monotonic() + timeout
+        with self._changed:
+            while not self._is_set:
+                left = _PIECE_SECONDS if limit is None else min(_PIECE_SECONDS, limit - monotonic())
+                if left <= 0:
+                    break
+                self._changed.wait(left)
+            return self._is_set
+
+
 class StopSwitch:
     """What signals do: while starting they interrupt, then they set `stop`: the session is to end, and while it does, not to wait."""
 
     def __init__(self) -> None:
-        self.stop = threading.Event()
+        self.stop: threading.Event = _Stop()
         self._interrupt = True
 
     @contextmanager

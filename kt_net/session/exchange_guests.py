@@ -285,7 +285,8 @@ class GuestsSession:
         while any(guest.callers for guest in guests.values()) and monotonic() < limit:
             if self._stop.wait(LOOK_SECONDS):
                 break
-        failed = [line for guest in guests.values() for line in guest.close()]
+        with ThreadPoolExecutor(max_workers=MAX_PODS, thread_name_prefix="ktctl-guest") as pool:
+            failed = [line for lines in pool.map(_Guest.close, guests.values()) for line in lines]
         if self._followed is not None:
             self._followed.thread.join(TAKEN_BACK_SECONDS)
         if self._api is not None:

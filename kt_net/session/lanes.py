@@ -101,6 +101,7 @@ class Lanes:
         self._waiting: deque[_Lane] = deque()  # for a carrier
         self._wake = threading.Condition()
         self._closing = threading.Event()
+        self._looking = threading.Lock()  # held by who may be making objects in the cluster
         self._thread = threading.Thread(target=self._dial_all, name="ktctl-dial", daemon=True)
         self._changes = Changes(loop, self.probe)
         self._idle_at: float | None = None
@@ -121,12 +122,15 @@ class Lanes:
         self._thread.start()
 
     def close(self) -> None:
-        """Dial no more; then, on the loop, say goodbye on every lane."""
+        """Dial no more; then, on the loop, say goodbye on every lane.
+
+        A shadow pod that is being brought up is waited for, which takes it back. A dial is not: nothing comes of it.
+        """
         self._closing.set()
         with self._wake:
             self._wake.notify()
-        if self._thread.is_alive():
-            self._thread.join(CLOSE_SECONDS)
+        if self._looking.acquire(timeout=CLOSE_SECONDS):
+            self._looking.release()
         self._loop.call_soon(self._go_away)
 
     def probe(self, why: str) -> None:
@@ -292,8 +296,14 @@ class Lanes:
         while not self._closing.is_set():
             try:
                 if before is not None:
-                    self._look()
+                    with self._looking:
+                        if self._closing.is_set():
+                            return
+                        self._look()
                 carrier = self._dial(ATTEMPT_SECONDS if self._began else FIRST_SECONDS)
+                if self._closing.is_set():
+                    carrier.close()
+                    return
             except KtError as error:
                 if self._final(error, monotonic() - started):
                     raise

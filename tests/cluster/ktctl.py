@@ -46,6 +46,7 @@ class Ktctl:
             stderr=subprocess.PIPE,
             text=True,
             cwd="/",
+            env={**os.environ, "PYTHONFAULTHANDLER": "1"},  # what it does when it does not end
             preexec_fn=_as_from_a_terminal,
         )
         self.ready: dict[str, Any] = {}
@@ -77,9 +78,9 @@ class Ktctl:
         """Its exit code."""
         try:
             self.process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            raise
+        except subprocess.TimeoutExpired as error:
+            self.process.send_signal(signal.SIGABRT)
+            raise AssertionError(f"it has not ended: {self.process.communicate()[1][-9000:]}") from error
         return self.process.returncode
 
     def helper_pid(self) -> int:

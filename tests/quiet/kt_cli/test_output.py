@@ -247,3 +247,20 @@ def test_a_full_disk_is_no_reason_to_end(monkeypatch: pytest.MonkeyPatch) -> Non
     printer = Printer("connect", Format.text)
     printer.unread = lambda: pytest.fail("nobody has gone")
     printer.step("connected again")
+
+
+def test_a_signal_in_the_midst_of_waiting() -> None:
+    """Its handler sets what the same thread is about to wait for, and holds the lock of."""
+    with StopSwitch().installed() as switch:
+        switch.started()
+        stop: Any = switch.stop
+        with stop._changed:
+            signal.raise_signal(signal.SIGINT)
+        assert stop.is_set()
+        assert stop.wait()
+        stop.clear()
+        assert not stop.wait(0.0)
+        thread = threading.Thread(target=stop.set)
+        thread.start()
+        assert stop.wait(30)
+        thread.join()
