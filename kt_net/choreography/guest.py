@@ -1,7 +1,8 @@
 """An agent as a guest in somebody's running pod: an ephemeral container, which nothing restarts and nobody can take out again. Quiet.
 
 It shares the pod's network and redirects callers there; a volume it cannot have, so its program comes in its environment, from a
-ConfigMap: what stands in the pod's list for as long as the pod lives has to be small. Source: Kubernetes doc, "Ephemeral Containers".
+ConfigMap: what stands in the pod's list for as long as the pod lives has to be small. Before Kubernetes 1.33 a node may not read what
+only a guest names (kubernetes/kubernetes#114984): there it stands in the list. Source: Kubernetes doc, "Ephemeral Containers".
 
 Not here: the redirection (shadow_image.redirect), waiting for it (kt_net.kube.guest).
 """
@@ -9,6 +10,7 @@ Not here: the redirection (shadow_image.redirect), waiting for it (kt_net.kube.g
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -25,6 +27,8 @@ IDLE_SECONDS: Final = 20.0
 #: The program's variable, and its key in the ConfigMap.
 AGENT: Final = "KTNET_AGENT"
 CONFIG_MAP: Final = "config map"
+#: Of Kubernetes (major, minor).
+_CONFIG_MAPS_FROM: Final = (1, 33)
 #: A variable with its name and the octet that ends it (Linux, MAX_ARG_STRLEN).
 _MAX_WORD: Final = 128 * 1024 - len(AGENT) - 2
 #: A zip file that is nowhere but in memory: the pod's root may be read-only, and another user's.
@@ -65,12 +69,27 @@ class AddGuest:
         )
 
 
-def guest_container(options: ShadowOptions, untouched: tuple[str, ...]) -> dict[str, Any]:
+def takes_config_maps(version: Mapping[str, Any]) -> bool:
+    """Whether an API server of that version (`/version`) lets a node read a ConfigMap that only a guest names; unknown ones do."""
+    numbers = [re.match(r"[0-9]{1,4}", str(version.get(part, ""))) for part in ("major", "minor")]
+    if numbers[0] is None or numbers[1] is None:
+        return True
+    return (int(numbers[0][0]), int(numbers[1][0])) >= _CONFIG_MAPS_FROM
+
+
+def guest_container(options: ShadowOptions, untouched: tuple[str, ...], *, inline: bool = False) -> dict[str, Any]:
     """What is added to the pod.
 
     Args:
         untouched: addresses of the node, whose probes the pod's own program is to answer.
+        inline: with its program, not with the name of a ConfigMap.
+
+    Raises:
+        UsageFault: the agent is too big for a variable.
     """
+    variable: dict[str, Any] = {"valueFrom": {"configMapKeyRef": {"name": options.name, "key": AGENT}}}
+    if inline:
+        variable = {"value": _word(options)}
     arguments = ["--port", str(options.agent_port), "--idle-exit", f"{IDLE_SECONDS:g}", "--redirect"]
     for address in untouched:
         arguments += ["--untouched", address]
@@ -79,7 +98,7 @@ def guest_container(options: ShadowOptions, untouched: tuple[str, ...]) -> dict[
         "image": options.image,
         "imagePullPolicy": "IfNotPresent",
         "command": ["python3", "-I", "-c", _BOOT, *arguments],
-        "env": [{"name": AGENT, "valueFrom": {"configMapKeyRef": {"name": options.name, "key": AGENT}}}],
+        "env": [{"name": AGENT, **variable}],
         "securityContext": {
             "runAsUser": 0,
             "runAsNonRoot": False,
@@ -92,7 +111,12 @@ def guest_container(options: ShadowOptions, untouched: tuple[str, ...]) -> dict[
 
 
 def guest_steps(
-    options: ShadowOptions, pod: Object, container: Mapping[str, Any], passed: Iterable[str] = ()
+    options: ShadowOptions,
+    pod: Object,
+    container: Mapping[str, Any],
+    passed: Iterable[str] = (),
+    *,
+    inline: bool = False,
 ) -> list[Step]:
     """The session's Lease, which is the pod's and goes with it at the latest; the agent, which goes with the Lease; and the container.
 
@@ -100,31 +124,38 @@ def guest_steps(
 
     Args:
         passed: see `AddGuest`.
+        inline: see `guest_container`.
 
     Raises:
         UsageFault: the agent is too big for a variable.
     """
-    word = base64.b64encode(options.agent).decode()
-    if len(word) > _MAX_WORD:
-        raise UsageFault("the agent is too big for a variable of a container", why=f"{len(word)} octets")
     owner = {"apiVersion": "v1", "kind": "Pod", "name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}
     name = str(pod["metadata"]["name"])
     delete = Step(f"delete {LEASE}", "delete", "Lease", options.namespace, options.name)
-    return [
+    steps = [
         Step(LEASE, "create", "Lease", options.namespace, options.name, lease(options, owner), delete),
-        Step(CONFIG_MAP, "create", "ConfigMap", options.namespace, options.name, _config_map(options, word)),
         Step("guest", "edit", "Pod", options.namespace, name, edit=AddGuest(container, frozenset(passed))),
     ]
+    if not inline:
+        steps.insert(1, Step(CONFIG_MAP, "create", "ConfigMap", options.namespace, options.name, _config_map(options)))
+    return steps
 
 
-def _config_map(options: ShadowOptions, word: str) -> dict[str, Any]:
+def _word(options: ShadowOptions) -> str:
+    word = base64.b64encode(options.agent).decode()
+    if len(word) > _MAX_WORD:
+        raise UsageFault("the agent is too big for a variable of a container", why=f"{len(word)} octets")
+    return word
+
+
+def _config_map(options: ShadowOptions) -> dict[str, Any]:
     owner = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "name": options.name, "uid": Reference(LEASE)}
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": metadata(options, owner),
         "immutable": True,
-        "data": {AGENT: word},
+        "data": {AGENT: _word(options)},
     }
 
 

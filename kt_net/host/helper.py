@@ -493,23 +493,25 @@ def undo_file(step: dict[str, Any]) -> str:
         raise ValueError(f"not a resolver file: {path!r}")
     if not os.path.exists(step["target"]):
         return f"{path} is gone"  # below /run, which does not outlive the machine
-    with open(step["target"], "r+b") as file:
+    with open(
+        step["target"], "rb"
+    ) as file:  # to be written only when there is something to be written: it may be read-only by now
         current = file.read(MAX_FILE + 1)
-        before = None if step["before"] is None else decoded(step["before"])
-        if current == before:
-            return f"{path} restored"  # while the client was silent
-        if digest(current) == step["ours"] or partly(current, before or b"", decoded(step["after"])):
-            if before is None:
-                os.unlink(step["target"])
-                return f"{path} removed: there was none"
-            write_in_place(file, before)
-            return f"{path} restored"
-        if is_anothers(current, decoded(step["after"])):
-            return f"{path} is another connection's now; left to it"
-        kept = without_ours(current, before or b"", decoded(step["after"]))
-        if kept == current:
-            return f"{path} was changed by somebody else; left as it is"
-        write_in_place(file, kept)
+    before = None if step["before"] is None else decoded(step["before"])
+    if current == before:
+        return f"{path} restored"  # while the client was silent
+    if digest(current) == step["ours"] or partly(current, before or b"", decoded(step["after"])):
+        if before is None:
+            os.unlink(step["target"])
+            return f"{path} removed: there was none"
+        overwrite(step["target"], before)
+        return f"{path} restored"
+    if is_anothers(current, decoded(step["after"])):
+        return f"{path} is another connection's now; left to it"
+    kept = without_ours(current, before or b"", decoded(step["after"]))
+    if kept == current:
+        return f"{path} was changed by somebody else; left as it is"
+    overwrite(step["target"], kept)
     return f"{path} restored, with what somebody else has added"
 
 
@@ -588,17 +590,17 @@ def undo_hosts(step: dict[str, Any]) -> str:
     path = step["path"]
     if path != HOSTS_FILE:
         raise ValueError(f"not a hosts file: {path!r}")
-    with open(path, "r+b") as file:
+    with open(path, "rb") as file:
         current, before = file.read(MAX_HOSTS_FILE + 1), decoded(step["before"])
-        if current == before:
-            return f"{path} restored"
-        if digest(current) == step["ours"] or partly(current, before, decoded(step["after"])):
-            write_in_place(file, before)
-            return f"{path} restored"
-        without = without_block(current, step["interface"])
-        if without == current:
-            return f"{path} was changed by somebody else; nothing of ours is in it"
-        write_in_place(file, without)
+    if current == before:
+        return f"{path} restored"
+    if digest(current) == step["ours"] or partly(current, before, decoded(step["after"])):
+        overwrite(path, before)
+        return f"{path} restored"
+    without = without_block(current, step["interface"])
+    if without == current:
+        return f"{path} was changed by somebody else; nothing of ours is in it"
+    overwrite(path, without)
     return f"{path}: our lines removed, others' kept"
 
 
@@ -642,6 +644,12 @@ def partly(current: bytes, before: bytes, after: bytes) -> bool:
 def digest(data: bytes) -> str:
     """Of file contents."""
     return hashlib.sha256(data).hexdigest()
+
+
+def overwrite(path: str, data: bytes) -> None:
+    """See `write_in_place`."""
+    with open(path, "r+b") as file:
+        write_in_place(file, data)
 
 
 def write_in_place(file: Any, data: bytes) -> None:
@@ -850,6 +858,8 @@ def set_file(resolver: dict[str, Any], journal: Journal, step: dict[str, Any] | 
     target = os.path.realpath(path)
     record: dict[str, Any] = {"path": path, "target": target, "after": encoded(after), "ours": digest(after)}
     try:
+        if step is not None and step["target"] != target:
+            undo_file(step)  # the path leads elsewhere now, and may lead there again
         if not os.path.lexists(path):
             if resolver["seen"]:
                 raise Fault("changed", f"{path} has gone")
@@ -860,8 +870,6 @@ def set_file(resolver: dict[str, Any], journal: Journal, step: dict[str, Any] | 
             before = file.read(MAX_FILE + 1)
             if len(before) > MAX_FILE:
                 raise Fault("host", f"{path} is larger than {MAX_FILE} octets")
-            if step is not None and step["target"] != target:
-                undo_file(step)  # the path leads elsewhere now, and may lead there again
             if step is not None and digest(before) == step["ours"]:
                 record["before"] = step["before"]  # nobody has been here
             elif digest(before) != resolver["seen"]:

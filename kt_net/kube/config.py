@@ -154,7 +154,7 @@ def _proxy_url(text: str) -> str:
         raise ApiUnreachable(
             "the proxy's address is none", why=url.rpartition("@")[2], next_step="name it http://HOST:PORT"
         )
-    if parts.scheme != "http":
+    if parts.scheme not in ("http", "https"):
         raise ApiUnreachable(f"a proxy of kind {parts.scheme} cannot be used", next_step="name an HTTP proxy, http://")
     return url
 
@@ -186,6 +186,9 @@ def load_cluster(*, kubeconfig: str | None = None, context: str | None = None, n
         contexts, active = config.list_kube_config_contexts(config_file=where)
         chosen = _choose(contexts, active, context)
         configuration = client.Configuration()
+        configuration.proxy = (
+            None  # of the environment, without a look at NO_PROXY; the kubeconfig's comes with the next line
+        )
         config.load_kube_config(
             config_file=where, context=chosen["name"], client_configuration=configuration, persist_config=False
         )

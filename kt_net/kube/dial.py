@@ -19,7 +19,7 @@ import websocket
 
 from kt_net.choreography.names import CONTAINER
 from kt_net.choreography.shadow import AGENT_COMMAND
-from kt_net.errors import AdmissionRefused, KtError, PermissionMissing, RequestRefused, TunnelLost
+from kt_net.errors import AdmissionRefused, ApiUnreachable, KtError, PermissionMissing, RequestRefused, TunnelLost
 from kt_net.kube.carrier import Form, WebsocketCarrier
 from kt_net.kube.config import Cluster
 from kt_net.kube.refusals import refusal, unreachable
@@ -153,6 +153,10 @@ def _connected(cluster: Cluster, seconds: float) -> socket.socket | TlsConnectio
     proxy = cluster.proxy
     if proxy:
         parts = urlsplit(proxy)
+        if parts.scheme != "http":
+            raise ApiUnreachable(
+                f"a proxy of kind {parts.scheme} carries no tunnel", next_step="name an HTTP proxy, http://"
+            )
         http = HTTPConnection(parts.hostname or "", parts.port or 80, timeout=seconds)
         http.set_tunnel(cluster.host, cluster.port, cluster.proxy_headers())
     else:

@@ -15,10 +15,11 @@ from kt_net.choreography.guest import (
     guests,
     probers,
     refuse_host_network,
+    takes_config_maps,
 )
 from kt_net.choreography.shadow import ShadowOptions
 from kt_net.choreography.steps import Sequence
-from kt_net.errors import AdmissionRefused, ImageUnavailable, ObjectMissing, ShadowFailed
+from kt_net.errors import AdmissionRefused, ImageUnavailable, KtError, ObjectMissing, ShadowFailed
 from kt_net.kube.api import HttpKubeApi, Object
 from kt_net.kube.run import run_sequence, undo_sequence
 from kt_net.kube.shadow import IMAGE_REASONS, Shadow
@@ -40,12 +41,16 @@ def bring_guest(api: HttpKubeApi, pod: str, options: ShadowOptions, patience: Pa
     """
     live, passed = _wait_until_ending_ones_are_gone(api, pod, options.namespace, patience)
     refuse_host_network(live)
-    sequence = Sequence(guest_steps(options, live, guest_container(options, probers(live)), passed))
+    inline = not _takes_config_maps(api)
+    container = guest_container(options, probers(live), inline=inline)
+    sequence = Sequence(guest_steps(options, live, container, passed, inline=inline))
     if patience.given_up.is_set():
         raise ShadowFailed(f"no container is added to pod {pod}", why="it is not wanted any more")
     try:
         run_sequence(api, sequence)
     except AdmissionRefused as error:
+        if "ephemeralcontainers" not in error.what:
+            raise
         raise AdmissionRefused(
             f"no container with NET_ADMIN may be added to pod {pod}",
             why=error.why,
@@ -65,6 +70,13 @@ def bring_guest(api: HttpKubeApi, pod: str, options: ShadowOptions, patience: Pa
         undo_sequence(api, sequence)
         raise
     return Shadow(pod, options, sequence)
+
+
+def _takes_config_maps(api: HttpKubeApi) -> bool:
+    try:
+        return takes_config_maps(api.get_path("version", "read the version"))
+    except KtError:
+        return True
 
 
 def _wait_until_ending_ones_are_gone(

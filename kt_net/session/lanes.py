@@ -313,6 +313,8 @@ class Lanes:
                 with self._wake:
                     self._waiting.remove(lane)
                 self._loop.call_soon(partial(self._attach, lane, carrier))
+                if self._closing.is_set() and not self._loop.running:
+                    carrier.close()
                 return
             longest = LONGEST_PAUSE if monotonic() - started < PATIENT_SECONDS else LATER_PAUSE
             self._closing.wait(pause * (0.5 + int.from_bytes(os.urandom(1), "big") / 255))

@@ -15,6 +15,7 @@ from kt_net.choreography.guest import (
     guests,
     probers,
     refuse_host_network,
+    takes_config_maps,
 )
 from kt_net.choreography.shadow import ShadowOptions
 from kt_net.choreography.steps import Sequence
@@ -69,9 +70,26 @@ def test_the_program_comes_from_a_config_map() -> None:
     assert len(json.dumps(container)) < 2000
 
 
-def test_too_big_for_a_variable() -> None:
+def test_before_config_maps_it_stands_in_the_pod() -> None:
+    container = guest_container(options(), (), inline=True)
+    (variable,) = container["env"]
+    assert base64.b64decode(variable["value"]) == b"agent"
+    assert [step.kind for step in guest_steps(options(), pod(), container, inline=True)] == ["Lease", "Pod"]
+
+
+@pytest.mark.parametrize(
+    ("major", "minor", "takes"),
+    [("1", "34", True), ("1", "33+", True), ("1", "32", False), ("1", "25+", False), ("2", "0", True), ("", "", True)],
+)
+def test_which_versions_take_config_maps(major: str, minor: str, takes: bool) -> None:
+    assert takes_config_maps({"major": major, "minor": minor}) is takes
+
+
+@pytest.mark.parametrize("inline", [False, True])
+def test_too_big_for_a_variable(inline: bool) -> None:
+    big = options(bytes(100_000))
     with pytest.raises(UsageFault):
-        guest_steps(options(bytes(100_000)), pod(), {})
+        guest_steps(big, pod(), guest_container(big, (), inline=inline), inline=inline)
 
 
 def test_the_lease_is_the_pods_and_is_taken_back() -> None:

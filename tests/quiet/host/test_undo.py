@@ -43,19 +43,28 @@ def names(state: str) -> list[str]:
 
 
 @pytest.fixture
-def full(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
-    """Whether the disk is full."""
+def full(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool | str], None]:
+    """Whether the disk is full, or the resolver file is on one that is read-only."""
     write = helper.write_in_place
 
     def refuse(file: Any, data: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    return lambda is_full: monkeypatch.setattr(helper, "write_in_place", refuse if is_full else write)
+    def refuse_open(path: str, mode: str = "r", *more: Any, **others: Any) -> Any:
+        if path.endswith("resolv.conf") and "+" in mode:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return open(path, mode, *more, **others)
+
+    def change(is_full: bool | str) -> None:
+        monkeypatch.setattr(helper, "write_in_place", refuse if is_full else write)
+        monkeypatch.setattr(helper, "open", refuse_open if is_full == "read-only" else open, raising=False)
+
+    return change
 
 
 @pytest.mark.parametrize("by", ["its helper", "the next one"])
 def test_what_cannot_be_undone_is_tried_again(
-    resolver_file: Path, state: str, full: Callable[[bool], None], by: str
+    resolver_file: Path, state: str, full: Callable[[bool | str], None], by: str
 ) -> None:
     journal = Journal(state, "kt0")
     taken(resolver_file, journal)
@@ -75,7 +84,7 @@ def test_what_cannot_be_undone_is_tried_again(
 
 
 def test_a_second_connection_that_cannot_be_undone_either(
-    resolver_file: Path, state: str, full: Callable[[bool], None]
+    resolver_file: Path, state: str, full: Callable[[bool | str], None]
 ) -> None:
     """The same device is free for it; both are undone later, the last one first."""
     for text in (OURS, OTHERS):
@@ -117,6 +126,32 @@ def test_a_link_that_leads_elsewhere_leaves_nothing_in_its_old_target(
     assert target.read_text() == OURS
     journal.end()
     assert (resolver_file.read_text(), names(state)) == (THEIRS, [])
+
+
+def test_a_link_that_is_gone_for_a_while_leaves_nothing_in_its_old_target(
+    resolver_file: Path, state: str, tmp_path: Path
+) -> None:
+    target = tmp_path / "run.conf"
+    resolver_file.rename(target)
+    resolver_file.symlink_to(target)
+    journal = Journal(state, "kt0")
+    step = taken(resolver_file, journal)
+    resolver_file.unlink()
+    set_file({"path": str(resolver_file), "content": OURS, "seen": ""}, journal, step)
+    assert (target.read_text(), resolver_file.read_text()) == (THEIRS, OURS)
+    assert journal.end() == [f"{resolver_file} removed: there was none"]
+    assert not resolver_file.exists()
+
+
+def test_a_file_that_nobody_may_write_and_that_is_not_ours_any_more(
+    resolver_file: Path, state: str, full: Callable[[bool | str], None]
+) -> None:
+    journal = Journal(state, "kt0")
+    taken(resolver_file, journal)
+    resolver_file.write_text(OTHERS)
+    full("read-only")
+    assert journal.end() == [f"{resolver_file} was changed by somebody else; left as it is"]
+    assert names(state) == []
 
 
 def test_a_device_of_somebody_elses_stays(state: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,7 @@ def test_a_server_that_is_no_url(server: str, tmp_path: Path) -> None:
         ("10.0.0.1:3128", "http://10.0.0.1:3128"),
         ("user:secret@proxy", "http://user:secret@proxy"),
         ("socks5://127.0.0.1:1080", "a proxy of kind socks5 cannot be used"),
-        ("https://proxy:3129", "a proxy of kind https cannot be used"),
+        ("https://proxy:3129", "https://proxy:3129"),
         ("http://user:secret@[fd00::1", "the proxy's address is none"),
         ("http://user:secret@:x", "the proxy's address is none"),
     ],
@@ -87,3 +87,18 @@ def test_proxies(written: str, found: str, by: str, tmp_path: Path, monkeypatch:
     with pytest.raises(ApiUnreachable, match=found) as caught:
         HttpKubeApi(cluster)
     assert "secret" not in f"{caught.value.what} {caught.value.why}"
+
+
+@pytest.mark.parametrize(("exempt", "found"), [("192.0.2.1", None), ("other", "http://proxy:3128")])
+def test_no_proxy(exempt: str, found: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the environment as it is when the kubeconfig is read."""
+    monkeypatch.setenv("https_proxy", "http://proxy:3128")
+    monkeypatch.setenv("no_proxy", exempt)
+    monkeypatch.setenv("NO_PROXY", exempt)
+    assert load_cluster(kubeconfig=kubeconfig(tmp_path, "https://192.0.2.1:6443")).proxy == found
+
+
+def test_the_kubeconfigs_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "192.0.2.1")
+    file = kubeconfig(tmp_path, "https://192.0.2.1:6443", **{"proxy-url": "http://corp:3128"})
+    assert load_cluster(kubeconfig=file).proxy == "http://corp:3128"
