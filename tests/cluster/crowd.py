@@ -79,7 +79,7 @@ def crowd(backend: Backend, *, services: int, pods: int, nth: int = 1) -> Iterat
         if number % nth == 0:
             address = pod_address(number)
             status = {"podIP": address, "podIPs": [{"ip": address}]}
-            api.patch("Pod", NAMESPACE, f"{_pod_name(number)}/status", {"status": status})
+            api.patch("Pod", NAMESPACE, _pod_name(number), {"status": status}, subresource="status")
 
     try:
         _remove(api)  # of one that was killed
