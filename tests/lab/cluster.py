@@ -320,6 +320,9 @@ class Lab:
             self._wait("the garbage collector", lambda: not self.kubectl("get", "cm", _ORPHAN, "--ignore-not-found"))
         finally:
             self.kubectl("delete", "job", _ORPHAN, "--cascade=background", "--wait=false")
+        # It watches as well, and knows no new Service until it watches again.
+        self.kubectl("rollout", "restart", "deploy/coredns", "-n", "kube-system")
+        self.kubectl("rollout", "status", "deploy/coredns", "-n", "kube-system", "--timeout=90s")
 
     def _probe_is_seen(self) -> bool:
         path = "jsonpath={.items[*].status.containerStatuses}"
