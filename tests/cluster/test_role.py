@@ -278,6 +278,11 @@ def test_the_restorers_role_is_enough_for_the_agents_and_nothing_in_it_is_unused
     for what in ("deploy/echo", "sts/redis"):
         lab.kubectl("rollout", "status", what, "--timeout=60s")
     wait_nothing_of_ours(lab, COLLECTOR_SECONDS)
+    # What the Deployment's controller has copied to its ReplicaSets is not the agent's to take off.
+    code, answer = ktctl(HereBackend(lab), "clean", "--kubeconfig", str(lab.kubeconfig))
+    assert code == 0
+    assert {one["inverse"] for one in answer["cleaned"]} <= {"annotation removed"}
+    assert "kt-record" not in lab.kubectl("get", "replicasets", "-o", "json")
 
 
 def test_the_ephemeral_role_is_enough_for_mode_ephemeral(lab: LabBackend, developer: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -161,6 +162,15 @@ def who_changes_a_field_has_it_and_can_give_it_up(api: KubeApi) -> None:
     assert not none["metadata"].get("managedFields")
 
 
+def as_read(api: KubeApi, spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A patch of the scale that holds for the Deployment as it was read. Its controller writes its status at the same time: read again."""
+    while True:
+        now = api.get("Deployment", "default", NAME)["metadata"]["resourceVersion"]
+        wanted = {"metadata": {"resourceVersion": now}, "spec": spec}
+        with contextlib.suppress(Conflict):
+            return api.patch("Deployment", "default", NAME, wanted, subresource="scale")
+
+
 def replicas_go_by_scale(api: KubeApi) -> None:
     api.create("Deployment", "default", deployment())
     before = anothers(api, "Deployment")
@@ -168,13 +178,11 @@ def replicas_go_by_scale(api: KubeApi) -> None:
     wrong = {"metadata": {"resourceVersion": str(int(version) - 1)}, "spec": {"replicas": 0}}
     with pytest.raises(Conflict):
         api.patch("Deployment", "default", NAME, wrong, subresource="scale")
-    now = api.get("Deployment", "default", NAME)["metadata"]["resourceVersion"]
-    right = {"metadata": {"resourceVersion": now}, "spec": {"replicas": 0}}
-    assert not api.patch("Deployment", "default", NAME, right, subresource="scale")["spec"].get("replicas")
+    assert not as_read(api, {"replicas": 0})["spec"].get("replicas")
     found = api.get("Deployment", "default", NAME)
     assert found["spec"]["replicas"] == 0
     assert not has(found, "somebody", "replicas")
-    api.patch("Deployment", "default", NAME, {"spec": {"replicas": 3}}, subresource="scale")
+    as_read(api, {"replicas": 3})
     managed = before["metadata"]["managedFields"]
     clean = api.patch("Deployment", "default", NAME, {"metadata": {"managedFields": managed}})
     assert has(clean, "somebody", "replicas")
