@@ -110,14 +110,7 @@ def guest_container(options: ShadowOptions, untouched: tuple[str, ...], *, inlin
     }
 
 
-def guest_steps(
-    options: ShadowOptions,
-    pod: Object,
-    container: Mapping[str, Any],
-    passed: Iterable[str] = (),
-    *,
-    inline: bool = False,
-) -> list[Step]:
+def guest_steps(options: ShadowOptions, pod: Object, passed: Iterable[str] = (), *, inline: bool = False) -> list[Step]:
     """The session's Lease, which is the pod's and goes with it at the latest; the agent, which goes with the Lease; and the container.
 
     The container has no inverse but its own end.
@@ -129,6 +122,7 @@ def guest_steps(
     Raises:
         UsageFault: the agent is too big for a variable.
     """
+    container = guest_container(options, probers(pod), inline=inline)
     owner = {"apiVersion": "v1", "kind": "Pod", "name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}
     name = str(pod["metadata"]["name"])
     delete = Step(f"delete {LEASE}", "delete", "Lease", options.namespace, options.name)

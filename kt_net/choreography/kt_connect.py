@@ -8,18 +8,15 @@ Not here: whether that KT Connect lives (leftovers.py).
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from kt_net.choreography.edits import Request, field_of, merged, request_of
-from kt_net.choreography.names import KT_LOCK, KT_SELECTOR, RECORD, ROLE, TARGET
+from kt_net.choreography.names import KT_LOCK, KT_SELECTOR, RECORD, ROLE, TARGET, is_name
 from kt_net.choreography.ownership import without_ours
 from kt_net.choreography.records import Object, Selector, parse_selector
 
 _MAX_REPLICAS = 10_000
-#: RFC 1123 subdomain. It goes into paths of requests, and whoever may make a pod here may have written it.
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +33,8 @@ def parse_config(text: str) -> Config:
     words = dict(part.split("=", 1) for part in text[:512].split(",") if "=" in part)
     replicas = words.get("replicas", "")
     number = int(replicas) if replicas.isdecimal() and len(replicas) < 6 else 0
-    app, service = (word if _NAME.match(word) else "" for word in (words.get("app", ""), words.get("service", "")))
+    # They go into paths of requests, and whoever may make a pod here may have written them.
+    app, service = (word if is_name(word) else "" for word in (words.get("app", ""), words.get("service", "")))
     return Config(app, number if number <= _MAX_REPLICAS else 0, service)
 
 

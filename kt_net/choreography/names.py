@@ -49,6 +49,9 @@ _SUFFIX_LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
 _SUFFIX_LENGTH: Final = 5
 #: Of a shadow pod's name before "-kt-": with its suffix and the Job's own it stays a label (63).
 _STEM_LENGTH: Final = 50
+#: RFC 1123 subdomain, as Kubernetes has it (Kubernetes doc, "Object Names and IDs").
+_SUBDOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\Z")
+MAX_NAME: Final = 253
 _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")
 
 
@@ -76,6 +79,11 @@ def check_namespace(name: str) -> str:
     if not _LABEL.match(name):
         raise UsageFault(f"{name!r} is no name of a namespace", why="lower-case letters, digits and -, at most 63")
     return name
+
+
+def is_name(text: str) -> bool:
+    """Whether an object can have it (RFC 1123 subdomain)."""
+    return len(text) <= MAX_NAME and _SUBDOMAIN.match(text) is not None
 
 
 def annotation_safe(text: str, most: int = 128) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from kt_net.choreography.names import MAX_NAME, is_name
 from kt_net.errors import UsageFault
 
 
@@ -40,13 +41,10 @@ PREFIXES: Final[dict[str, Kind]] = {
     "statefulsets": Kind.STATEFUL_SET,
     "host": Kind.HOST,
 }
-#: RFC 1123 subdomain, as Kubernetes has it (Kubernetes doc, "Object Names and IDs").
-_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\Z")
 _HOST: Final = re.compile(
     r"[A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?)*\.?\Z"
 )
 _ADDRESS6: Final = re.compile(r"[0-9A-Fa-f:.]+\Z")
-MAX_NAME: Final = 253
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +76,7 @@ def parse_target(text: str) -> Target:
         )
     if kind is Kind.HOST:
         return Target(kind, _host(name, text))
-    if not _NAME.match(name) or len(name) > MAX_NAME:
+    if not is_name(name):
         raise UsageFault(f"{text!r} is no target", why=f"{name!r} is no name of an object in Kubernetes")
     return Target(kind, name)
 

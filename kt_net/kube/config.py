@@ -186,9 +186,8 @@ def load_cluster(*, kubeconfig: str | None = None, context: str | None = None, n
         contexts, active = config.list_kube_config_contexts(config_file=where)
         chosen = _choose(contexts, active, context)
         configuration = client.Configuration()
-        configuration.proxy = (
-            None  # of the environment, without a look at NO_PROXY; the kubeconfig's comes with the next line
-        )
+        # It is the environment's, taken without a look at NO_PROXY; the kubeconfig's comes with the next line.
+        configuration.proxy = None
         config.load_kube_config(
             config_file=where, context=chosen["name"], client_configuration=configuration, persist_config=False
         )
@@ -200,11 +199,12 @@ def load_cluster(*, kubeconfig: str | None = None, context: str | None = None, n
             raise NoKubeconfig(f"{where} is no kubeconfig") from error
         raise NoKubeconfig(f"the kubeconfig {where} cannot be used", why=_first_line(error)) from error
     details = chosen.get("context") or {}
-    _check_server(str(configuration.host))
+    server = str(configuration.host).rstrip("/")
+    _check_server(server)
     return Cluster(
         context=chosen["name"],
         name=str(details.get("cluster", "")),
-        server=str(configuration.host).rstrip("/"),
+        server=server,
         namespace=check_namespace(namespace or details.get("namespace") or DEFAULT_NAMESPACE),
         user=str(details.get("user", "")),
         configuration=configuration,

@@ -10,10 +10,8 @@ from typing import Final
 
 from kt_net.choreography.guest import (
     anothers,
-    guest_container,
     guest_steps,
     guests,
-    probers,
     refuse_host_network,
     takes_config_maps,
 )
@@ -41,9 +39,7 @@ def bring_guest(api: HttpKubeApi, pod: str, options: ShadowOptions, patience: Pa
     """
     live, passed = _wait_until_ending_ones_are_gone(api, pod, options.namespace, patience)
     refuse_host_network(live)
-    inline = not _takes_config_maps(api)
-    container = guest_container(options, probers(live), inline=inline)
-    sequence = Sequence(guest_steps(options, live, container, passed, inline=inline))
+    sequence = Sequence(guest_steps(options, live, passed, inline=not _takes_config_maps(api)))
     if patience.given_up.is_set():
         raise ShadowFailed(f"no container is added to pod {pod}", why="it is not wanted any more")
     try:

@@ -38,8 +38,7 @@ class Held:
         self._namespace = engine.cluster.namespace
         self._kind, self._name, self._words = str(live["kind"]), str(live["metadata"]["name"]), name_of(live)
         self._uid = str(live["metadata"]["uid"])
-        self._was: Value = field_of(live)
-        self._record: Record | None = None
+        self._record: Record | None = None  # as it was written last
         self._begun = False
         self._lock = threading.Lock()
         self._seen = threading.Event()
@@ -78,9 +77,7 @@ class Held:
     def _take(self, known: Value | None = None) -> None:
         taken = run_edit(self._api, self._kind, self._namespace, self._name, self._edit(known))
         self._uid = str(taken["metadata"]["uid"])
-        self._record = record = record_of(taken)
-        if record is not None:
-            self._was = record.was
+        self._record = record_of(taken)
 
     def check(self) -> None:
         """Nothing, while it is ours.
@@ -155,9 +152,10 @@ class Held:
         with self._lock:
             if self._ended.is_set():
                 return
-            before = self._was
+            before = self._record.was if self._record is not None else None
             self._take(known=before)
-        what = "as it was" if self._was == before else f"with {_said(self._was)}"
+            now = self._record.was if self._record is not None else None
+        what = "as it was" if now is None or now == before else f"with {_said(now)}"
         self._progress(f"{self._words} was deployed anew, {what}: that will be given back; it is taken again")
 
     def _given_back(self, state: Standing, live: Object | None) -> GivenBack:

@@ -15,7 +15,7 @@ import pytest
 from tests.cluster.backend import Backend, HereBackend, LabBackend, wait_nothing_of_ours
 from tests.cluster.ktctl import ktctl
 from tests.cluster.local import Echo, Hello, call, datagrams, program
-from tests.cluster.test_exchange import COMES_SECONDS, Redis, as_it_was, exchange, flags, restored
+from tests.cluster.test_exchange import COMES_SECONDS, Redis, as_it_was, exchange, flags, race, restored
 from tests.lab.errors import LabError
 
 EPHEMERAL = ("--mode", "ephemeral")
@@ -178,21 +178,7 @@ def _answers_here(lab: LabBackend, pod: str) -> bool:
 
 def test_of_two_who_race_one_wins_in_all_pods(lab: LabBackend, long: bool) -> None:
     for _ in range(20 if long else 3):
-        with contextlib.ExitStack() as stack:
-            words = ("web", "--expose", "8080:80", "--drain", "0", *EPHEMERAL)
-            both = [stack.enter_context(exchange(lab, *words)) for _ in range(2)]
-            answers = []
-            for one in both:
-                assert one.process.stdout is not None
-                answers.append(json.loads(one.process.stdout.readline()))
-            assert sorted(answer["ok"] for answer in answers) == [False, True], json.dumps(answers)
-            for one, answer in zip(both, answers, strict=True):
-                if answer["ok"]:
-                    one.signal(signal.SIGINT)
-                    assert one.wait_ended() == 0
-                else:
-                    assert one.wait_ended() == 26
-                    assert answer["error"]["class"] == "Exchanged"
+        race(lab, "web", *EPHEMERAL)
     wait_nothing_of_ours(lab)
 
 

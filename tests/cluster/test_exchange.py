@@ -271,27 +271,34 @@ def test_two_at_once_by_one_program(lab: LabBackend) -> None:
             wait_says(lab, "from the laptop", "bytes", 9000)
 
 
+def race(lab: LabBackend, *words: str) -> dict[str, Any]:
+    """Two at the same moment: one is ready, ended and gone; what the other one was told."""
+    with contextlib.ExitStack() as stack:
+        both = [stack.enter_context(exchange(lab, *words, "--expose", "8080:80", "--drain", "0")) for _ in range(2)]
+        answers: list[dict[str, Any]] = []
+        for one in both:
+            assert one.process.stdout is not None
+            answers.append(json.loads(one.process.stdout.readline()))
+        assert sorted(answer["ok"] for answer in answers) == [False, True], json.dumps(answers)
+        (loser,) = (answer for answer in answers if not answer["ok"])
+        for one, answer in zip(both, answers, strict=True):
+            if answer["ok"]:
+                one.signal(signal.SIGINT)
+                assert one.wait_ended() == 0
+            else:
+                assert one.wait_ended() == 26
+        assert loser["error"]["class"] == "Exchanged"
+        error: dict[str, Any] = loser["error"]
+        return error
+
+
 def test_who_has_it_and_one_of_two_who_race(lab: LabBackend, long: bool) -> None:
     """Each time exactly one; the other one is told by whom and since when."""
     with restored(lab, "web"):
         for _ in range(100 if long else 10):
-            with contextlib.ExitStack() as stack:
-                words = ("web", "--expose", "8080:80", "--drain", "0")
-                both = [stack.enter_context(exchange(lab, *words)) for _ in range(2)]
-                answers = []
-                for one in both:
-                    assert one.process.stdout is not None
-                    answers.append(json.loads(one.process.stdout.readline()))
-                assert sorted(answer["ok"] for answer in answers) == [False, True], json.dumps(answers)
-                for one, answer in zip(both, answers, strict=True):
-                    if answer["ok"]:
-                        one.signal(signal.SIGINT)
-                        assert one.wait_ended() == 0
-                    else:
-                        assert one.wait_ended() == 26
-                        assert answer["error"]["class"] == "Exchanged"
-                        assert "has had it since 20" in answer["error"]["why"]
-                        assert "ktctl recover web" in answer["error"]["next"]
+            told = race(lab, "web")
+            assert "has had it since 20" in told["why"]
+            assert "ktctl recover web" in told["next"]
 
 
 def test_nobody_reads_what_it_says(lab: LabBackend) -> None:

@@ -74,7 +74,7 @@ def test_before_config_maps_it_stands_in_the_pod() -> None:
     container = guest_container(options(), (), inline=True)
     (variable,) = container["env"]
     assert base64.b64decode(variable["value"]) == b"agent"
-    assert [step.kind for step in guest_steps(options(), pod(), container, inline=True)] == ["Lease", "Pod"]
+    assert [step.kind for step in guest_steps(options(), pod(), inline=True)] == ["Lease", "Pod"]
 
 
 @pytest.mark.parametrize(
@@ -89,13 +89,13 @@ def test_which_versions_take_config_maps(major: str, minor: str, takes: bool) ->
 def test_too_big_for_a_variable(inline: bool) -> None:
     big = options(bytes(100_000))
     with pytest.raises(UsageFault):
-        guest_steps(big, pod(), guest_container(big, (), inline=inline), inline=inline)
+        guest_steps(big, pod(), inline=inline)
 
 
 def test_the_lease_is_the_pods_and_is_taken_back() -> None:
     api = FakeApi()
     made = api.create("Pod", "shop", {"metadata": {"name": "web"}, "spec": {"other": 1}})
-    sequence = Sequence(guest_steps(options(), made, guest_container(options(), ())))
+    sequence = Sequence(guest_steps(options(), made))
     run_sequence(api, sequence)
     lease = api.get("Lease", "shop", "kt-exchange-abcde")
     assert lease["metadata"]["ownerReferences"][0]["uid"] == made["metadata"]["uid"]

@@ -25,6 +25,15 @@ def resolver_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def target(resolver_file: Path, tmp_path: Path) -> Path:
+    """The resolver file is a link to it."""
+    path = tmp_path / "run.conf"
+    resolver_file.rename(path)
+    resolver_file.symlink_to(path)
+    return path
+
+
+@pytest.fixture
 def state(tmp_path: Path) -> str:
     folder = tmp_path / "state"
     folder.mkdir(mode=0o700)
@@ -107,12 +116,9 @@ def test_what_never_can_be_undone_is_said_once(state: str) -> None:
 
 
 def test_a_link_that_leads_elsewhere_leaves_nothing_in_its_old_target(
-    resolver_file: Path, state: str, tmp_path: Path
+    resolver_file: Path, state: str, target: Path
 ) -> None:
     """A VPN puts a file of its own in the place of the link, and the link back when it ends, before us or after us."""
-    target = tmp_path / "run.conf"
-    resolver_file.rename(target)
-    resolver_file.symlink_to(target)
     journal = Journal(state, "kt0")
     step = taken(resolver_file, journal)
     resolver_file.unlink()
@@ -129,11 +135,8 @@ def test_a_link_that_leads_elsewhere_leaves_nothing_in_its_old_target(
 
 
 def test_a_link_that_is_gone_for_a_while_leaves_nothing_in_its_old_target(
-    resolver_file: Path, state: str, tmp_path: Path
+    resolver_file: Path, state: str, target: Path
 ) -> None:
-    target = tmp_path / "run.conf"
-    resolver_file.rename(target)
-    resolver_file.symlink_to(target)
     journal = Journal(state, "kt0")
     step = taken(resolver_file, journal)
     resolver_file.unlink()

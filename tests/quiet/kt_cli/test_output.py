@@ -179,6 +179,13 @@ class Unread:
         return False
 
 
+def say_on_another(printer: Printer, text: str) -> None:
+    """On a thread that is not the main one."""
+    thread = threading.Thread(target=printer.step, args=(text,))
+    thread.start()
+    thread.join()
+
+
 def test_who_is_told_that_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     """The main thread ends of it; another one has the session ended, and goes on. While things are undone it is nobody's business."""
     monkeypatch.setattr(sys, "stdout", Unread())
@@ -188,52 +195,52 @@ def test_who_is_told_that_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BrokenPipeError):
         printer.step("on the main thread")
     assert not told.is_set()
-    thread = threading.Thread(target=printer.step, args=("on another",))
-    thread.start()
-    thread.join()
+    say_on_another(printer, "on another")
     assert told.is_set()
     told.clear()
     printer.ending()
-    thread = threading.Thread(target=printer.step, args=("undone, on another",))
-    thread.start()
-    thread.join()
+    say_on_another(printer, "undone, on another")
     printer.step("undone")
     assert not told.is_set()
+
+
+class Interrupted:
+    """A session that a signal ends, while it is brought up or later, and another one meets while it is undone."""
+
+    def __init__(self, switch: StopSwitch, *, starting: bool = False) -> None:
+        self._switch = switch
+        self._starting = starting
+        #: Whether the stop was set before the second signal, and after it.
+        self.seen: list[bool] = []
+
+    def start(self) -> None:
+        if self._starting:
+            signal.raise_signal(signal.SIGINT)
+
+    def wait(self, stop: threading.Event) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    def close(self) -> list[str]:
+        self.seen.append(self._switch.stop.is_set())
+        signal.raise_signal(signal.SIGINT)
+        self.seen.append(self._switch.stop.is_set())
+        return []
 
 
 def test_a_signal_while_things_are_undone_ends_what_is_waited_for() -> None:
     """The first one has ended the session; that is over, and a second one is told apart from it."""
     with StopSwitch().installed() as switch:
-        seen: list[bool] = []
-
-        def close() -> list[str]:
-            seen.append(switch.stop.is_set())
-            signal.raise_signal(signal.SIGINT)
-            seen.append(switch.stop.is_set())
-            return []
-
-        def wait(stop: threading.Event) -> None:
-            signal.raise_signal(signal.SIGINT)
-
-        session = SimpleNamespace(start=lambda: None, wait=wait, close=close)
+        session = Interrupted(switch)
         assert hold(switch, session, Printer("exchange", Format.json), lambda: None) == 0
-        assert seen == [False, True]
+        assert session.seen == [False, True]
 
 
 def test_the_same_while_it_was_being_brought_up() -> None:
     with StopSwitch().installed() as switch:
-        seen: list[bool] = []
-
-        def close() -> list[str]:
-            seen.append(switch.stop.is_set())
-            signal.raise_signal(signal.SIGINT)
-            seen.append(switch.stop.is_set())
-            return []
-
-        session = SimpleNamespace(start=lambda: signal.raise_signal(signal.SIGINT), close=close)
+        session = Interrupted(switch, starting=True)
         with pytest.raises(Stopped):
             hold(switch, session, Printer("exchange", Format.json), lambda: None)
-        assert seen == [False, True]
+        assert session.seen == [False, True]
 
 
 def test_a_full_disk_is_no_reason_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
